@@ -1,0 +1,1 @@
+//! The proxy process: tasks, sockets, disk.

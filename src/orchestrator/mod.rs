@@ -1,0 +1,1 @@
+//! Takes writes, orders, signs and streams them.
