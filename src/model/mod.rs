@@ -3,5 +3,20 @@
 //! No IO, no clock, no randomness, no serialisation framework: values in, values out.
 
 pub mod ids;
+pub mod limits;
 pub mod moment;
 pub mod rule;
+
+pub mod fingerprint;
+pub mod head;
+pub mod key;
+pub mod record;
+pub mod trust;
+
+pub mod delta;
+pub mod ledger;
+pub mod manual;
+pub mod rule_set;
+
+pub mod digest;
+pub mod peer;
