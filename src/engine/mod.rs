@@ -1,1 +1,7 @@
-//! The mind of a node and of an orchestrator, as deterministic state machines: no IO, no clock.
+//! The mind of a node and of an orchestrator, as deterministic state machines.
+//!
+//! No IO, no clock, no tasks; randomness is seeded. The shells (`node`, `orchestrator`, the
+//! simulator) feed inputs and carry out effects.
+
+pub mod config;
+pub mod port;

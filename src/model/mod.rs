@@ -19,4 +19,5 @@ pub mod manual;
 pub mod rule_set;
 
 pub mod digest;
+pub mod follow;
 pub mod peer;
