@@ -57,7 +57,7 @@ impl Trust {
 
     /// Takes the key of the first orchestrator at a configured URL, or of a peer.
     ///
-    /// Returns whether anything changed: a stronger source replaces a weaker one, never the reverse.
+    /// Returns whether anything changed: a stronger source replaces a weaker one only.
     pub fn learn(&mut self, key: PublicKey, source: TrustSource) -> bool {
         if (source as u8) <= (self.source as u8) {
             return false;
