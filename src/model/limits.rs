@@ -64,3 +64,78 @@ pub const FRAME_BYTES: usize = 1 << 20;
 
 /// Bytes of parts held for one unfinished delta.
 pub const ASSEMBLY_BYTES: usize = 1 << 30;
+
+/// Bytes of one text of rules: 100,000 usual rules.
+pub const RULE_TEXT_BYTES: usize = 64 << 20;
+
+/// Values in one text of rules: bounds the memory that a text can unfold into.
+pub const DOCUMENT_NODES: usize = 8_000_000;
+
+/// Values that YAML aliases in one text may repeat.
+pub const DOCUMENT_ALIASED: usize = 100_000;
+
+/// Nesting of a document; the schema itself needs nine levels.
+pub const DOCUMENT_DEPTH: usize = 24;
+
+/// Keys of one mapping with a fixed set of keys; a few times what the schema has.
+pub const SECTION_KEYS: usize = 64;
+
+/// Problems listed for one document; more would not be read.
+pub const PROBLEMS: usize = 100;
+
+/// Characters quoted from a document in a problem.
+pub const QUOTED_CHARS: usize = 80;
+
+/// Host patterns of a rule.
+pub const HOSTS_PER_RULE: usize = 1024;
+
+/// Alternatives of a rule.
+pub const ALTERNATIVES_PER_RULE: usize = 1024;
+
+/// Methods, and conditions on headers and on the query, of one alternative.
+pub const CONDITIONS: usize = 64;
+
+/// Names in each list of a header edit; also headers of a fixed answer.
+pub const HEADER_EDITS: usize = 64;
+
+/// Targets of a rule.
+pub const TARGETS_PER_RULE: usize = 4096;
+
+/// Weight of a target, as in Gateway API.
+pub const TARGET_WEIGHT: u32 = 1_000_000;
+
+/// Regions and labels of a node selector.
+pub const SELECTORS: usize = 256;
+
+/// Bytes of a host name (RFC 1035).
+pub const HOST_BYTES: usize = 253;
+
+/// Bytes of a path in a rule.
+pub const PATH_BYTES: usize = 4096;
+
+/// Bytes of a header name in a rule.
+pub const HEADER_NAME_BYTES: usize = 256;
+
+/// Bytes of a header value, a query name or a query value in a rule.
+pub const FIELD_VALUE_BYTES: usize = 4096;
+
+/// Bytes of a region or of a label's name or value, as in DNS.
+pub const LABEL_BYTES: usize = 63;
+
+/// Bytes of a fixed answer's body.
+pub const RESPOND_BODY_BYTES: usize = 64 << 10;
+
+/// Bytes of a path expression as written.
+pub const REGEX_BYTES: usize = 4096;
+
+/// Bytes of a compiled path expression: a Unicode class repeated a few times fits, a bomb does not.
+pub const REGEX_NFA_BYTES: usize = 256 << 10;
+
+/// Attempts of a retry policy.
+pub const RETRY_ATTEMPTS: u32 = 10;
+
+/// Seconds of the longest deadline in a rule: a day.
+pub const TIMEOUT_SECONDS: u64 = 86_400;
+
+/// Seconds of the longest latency hint; estimates are clamped there too.
+pub const LATENCY_HINT_SECONDS: u64 = 60;

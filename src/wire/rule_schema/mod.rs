@@ -1,0 +1,84 @@
+//! The schema of a rule: from a document tree to the typed rule and its canonical message.
+//!
+//! The only reader of rules, whichever door they come through. Parts: `section` (typed reading of
+//! mappings), `text` and `target_url` (small grammars), then the schema from top to bottom.
+//! Invariant: the message holds what was given, in normal form, and reads back as the same rule.
+
+pub(super) mod section;
+pub(crate) mod target_url;
+mod text;
+
+mod action;
+mod filters;
+mod matching;
+mod policies;
+
+use crate::model::rule::{Action, Rule};
+use crate::wire::proto;
+use crate::wire::rule_problems::{Findings, ProblemCode};
+use crate::wire::rule_schema::section::{Section, place};
+use crate::wire::tree::Tree;
+
+/// Reads the data of a rule; what is returned counts only where nothing was found.
+pub(super) fn read_data(
+    tree: &Tree,
+    at: String,
+    findings: &mut Findings,
+) -> Option<(Rule, proto::RuleData)> {
+    let data = Section::open(tree, at, &DATA_KEYS, findings)?;
+    // Each reader puts what was given, in normal form, beside what it gives back.
+    let mut given = proto::RuleData::default();
+    let matching = matching::read(&data, &mut given, findings);
+    let filters = filters::read(&data, matching.only_prefixes, &mut given, findings);
+    let action = action::read(&data, &mut given, findings);
+    if let Some(action @ (Action::Redirect(_) | Action::Respond(_))) = &action {
+        refuse_without_targets(&data, action, findings);
+    }
+    let balance = policies::balance(&data, &mut given, findings);
+    let timeouts = policies::timeouts(&data, &mut given, findings);
+    let retry = policies::retry(&data, &mut given, findings);
+    let health = policies::health(&data, &mut given, findings);
+    let limits = policies::limits(&data, &mut given, findings);
+    let nodes = policies::nodes(&data, &mut given, findings);
+    let rule = Rule {
+        hosts: matching.hosts,
+        alternatives: matching.alternatives,
+        filters,
+        action: action?,
+        balance,
+        timeouts,
+        retry,
+        health,
+        limits,
+        nodes,
+    };
+    Some((rule, given))
+}
+
+/// A rule that answers by itself has nothing to choose, to try again or to rewrite for.
+fn refuse_without_targets(data: &Section<'_>, action: &Action, findings: &mut Findings) {
+    let answer = if matches!(action, Action::Redirect(_)) { "redirect" } else { "respond" };
+    let detail = format!("says nothing in a rule with {answer}, only in one with targets");
+    for key in ["balance", "retry", "health"] {
+        if data.has(key) {
+            findings.note(&data.place(key), ProblemCode::Conflict, detail.as_str());
+        }
+    }
+    let Some(Tree::List(filters)) = data.tree("filters") else { return };
+    for (index, filter) in filters.iter().enumerate() {
+        if matches!(filter, Tree::Map(entries) if entries.iter().any(|(key, _)| key == "rewrite")) {
+            let at = place(&format!("{}/{index}", data.place("filters")), "rewrite");
+            findings.note(&at, ProblemCode::Conflict, detail.as_str());
+        }
+    }
+}
+
+/// Drops a message in which nothing is given, so that equal meaning gives equal bytes.
+fn unless_empty<M: Default + PartialEq>(message: M) -> Option<M> {
+    (message != M::default()).then_some(message)
+}
+
+const DATA_KEYS: [&str; 11] = [
+    "match", "filters", "targets", "redirect", "respond", "balance", "timeouts", "retry", "health",
+    "limits", "nodes",
+];

@@ -1,0 +1,61 @@
+//! What the schema can say and this release does not do yet: one list.
+//!
+//! Everything here is parsed and validated like the rest and then refused as `unsupported`, at
+//! every door and on every node. Taking a line out of `NOT_YET` is all that parsing has to learn.
+
+/// A part of the schema that a release may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    /// Targets behind TLS.
+    HttpsTargets,
+    /// Targets that speak HTTP/2 in clear text.
+    H2cTargets,
+    /// Failed attempts made again as the rule says.
+    Retry,
+    /// Probes, and ejection as the rule says.
+    Health,
+    /// Bounds on requests in flight and request bodies.
+    Limits,
+    /// The first ready target in the order written.
+    BalanceFirst,
+    /// The same target for the same key.
+    BalanceHash,
+    /// A deadline over the whole exchange.
+    TotalTimeout,
+    /// Matching CONNECT or TRACE, which the proxy answers itself.
+    RefusedMethods,
+}
+
+const NOT_YET: &[Feature] = &[
+    Feature::HttpsTargets,
+    Feature::H2cTargets,
+    Feature::Retry,
+    Feature::Health,
+    Feature::Limits,
+    Feature::BalanceFirst,
+    Feature::BalanceHash,
+    Feature::TotalTimeout,
+    Feature::RefusedMethods,
+];
+
+impl Feature {
+    /// Whether this release does it.
+    pub(crate) fn is_supported(self) -> bool {
+        !NOT_YET.contains(&self)
+    }
+
+    /// As the subject of a sentence.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Feature::HttpsTargets => "an https target",
+            Feature::H2cTargets => "an h2c target",
+            Feature::Retry => "retry",
+            Feature::Health => "health",
+            Feature::Limits => "limits",
+            Feature::BalanceFirst => "the policy first",
+            Feature::BalanceHash => "the policy hash",
+            Feature::TotalTimeout => "a total timeout",
+            Feature::RefusedMethods => "matching CONNECT or TRACE",
+        }
+    }
+}
