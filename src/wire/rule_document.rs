@@ -40,14 +40,12 @@ pub(crate) fn rules_from_yaml_or_json(text: &str) -> Result<Vec<ParsedRule>, Pro
     let documents = parse_text(text)?;
     let mut findings = Findings::default();
     let mut rules = Vec::new();
-    let places = places(&documents, &mut findings);
     let mut ids = BTreeSet::new();
-    for place in places {
-        let parsed = read_entry(&place, &mut findings);
-        let Some(parsed) = parsed else { continue };
+    for entry in places(&documents) {
+        let Some(parsed) = read_entry(&entry, &mut findings) else { continue };
         if !ids.insert(parsed.id.clone()) {
             let detail = format!("there is a rule {} in this text already", parsed.id);
-            findings.note(&place.id_pointer(), ProblemCode::Duplicate, detail);
+            findings.note(&entry.id_pointer(), ProblemCode::Duplicate, detail);
         }
         rules.push(parsed);
     }
@@ -115,7 +113,7 @@ impl Entry<'_> {
 }
 
 /// The rules of the documents; a lone rule stands at the root, others below their index.
-fn places<'a>(documents: &'a [Tree], findings: &mut Findings) -> Vec<Entry<'a>> {
+fn places(documents: &[Tree]) -> Vec<Entry<'_>> {
     let mut entries = Vec::new();
     let mut index = 0;
     for document in documents {
@@ -127,12 +125,8 @@ fn places<'a>(documents: &'a [Tree], findings: &mut Findings) -> Vec<Entry<'a>> 
                 }
             }
             Tree::Map(rules) if is_configuration(rules) => {
-                for (place_of, (id, tree)) in rules.iter().enumerate() {
-                    let at = place("", id);
-                    if rules[..place_of.min(1)].iter().any(|(earlier, _)| earlier == id) {
-                        findings.note(&at, ProblemCode::Duplicate, "this key stands twice");
-                    }
-                    entries.push(Entry { at, id: Some(id), tree });
+                for (id, tree) in rules {
+                    entries.push(Entry { at: place("", id), id: Some(id), tree });
                 }
             }
             tree => {
@@ -236,3 +230,7 @@ fn decode(bytes: &[u8]) -> Result<proto::RuleData, Problems> {
 #[cfg(test)]
 #[path = "tests/rules.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/rule_properties.rs"]
+mod properties;

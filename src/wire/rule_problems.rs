@@ -186,7 +186,7 @@ impl Findings {
     /// What stands here asks for this feature.
     pub(super) fn needs(&mut self, feature: Feature, at: &str) {
         if !feature.is_supported() {
-            let detail = format!("{} is not supported by this release", feature.words());
+            let detail = format!("this release does not do {} yet", feature.words());
             self.note(at, ProblemCode::Unsupported, detail);
         }
     }

@@ -44,17 +44,17 @@ impl Feature {
         !NOT_YET.contains(&self)
     }
 
-    /// As the subject of a sentence.
+    /// As the object of a sentence.
     pub(crate) fn words(self) -> &'static str {
         match self {
-            Feature::HttpsTargets => "an https target",
-            Feature::H2cTargets => "an h2c target",
-            Feature::Retry => "retry",
-            Feature::Health => "health",
-            Feature::Limits => "limits",
+            Feature::HttpsTargets => "https targets",
+            Feature::H2cTargets => "h2c targets",
+            Feature::Retry => "retries set by a rule",
+            Feature::Health => "health checks set by a rule",
+            Feature::Limits => "limits set by a rule",
             Feature::BalanceFirst => "the policy first",
             Feature::BalanceHash => "the policy hash",
-            Feature::TotalTimeout => "a total timeout",
+            Feature::TotalTimeout => "total timeouts",
             Feature::RefusedMethods => "matching CONNECT or TRACE",
         }
     }

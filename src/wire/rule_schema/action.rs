@@ -129,7 +129,7 @@ fn redirect(
     let scheme = section.read("scheme", redirect_scheme, findings);
     let host = section.read("host", text::authority, findings);
     let path = section.read("path", redirect_path, findings);
-    let status = section.whole("status", 300..=399, findings);
+    let status = section.whole("status", 0..=u32::MAX, findings);
     if let Some(status) = status
         && !REDIRECT_STATUSES.contains(&status)
     {
