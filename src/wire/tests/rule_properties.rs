@@ -112,7 +112,8 @@ fn policies() -> impl Strategy<Value = Map<String, Value>> {
     let timeouts = of(texts("[1-9]s"))
         .prop_map(|connect| mapping(vec![("connect", connect), ("idle", Some(json!("5m")))]));
     let retry = (1..=10u32, duration()).prop_map(|(attempts, window)| {
-        json!({ "attempts": attempts, "on": ["503"], "budget": { "window": window, "percent": "7.5%" } })
+        let budget = json!({ "window": window, "percent": "7.5%" });
+        json!({ "attempts": attempts, "on": ["503"], "budget": budget })
     });
     let health = (1..=1_000u32, duration()).prop_map(|(consecutive, eject_for)| {
         json!({ "outlier": { "consecutive": consecutive, "ejectFor": eject_for } })
@@ -209,7 +210,10 @@ proptest! {
     }
 
     #[test]
-    fn no_text_breaks_the_reader(text in "[\\PC\n]{0,60}", yaml in "[-a-c:{}\\[\\],&*!|>%'\"# \n]{0,40}") {
+    fn no_text_breaks_the_reader(
+        text in "[\\PC\n]{0,60}",
+        yaml in "[-a-c:{}\\[\\],&*!|>%'\"# \n]{0,40}",
+    ) {
         let _ = rules_from_yaml_or_json(&text);
         let _ = rules_from_yaml_or_json(&yaml);
     }

@@ -11,18 +11,42 @@ pub(crate) struct SourceFile {
     pub(crate) path: String,
     /// As it stands on disk.
     pub(crate) text: String,
+    /// Some file says `#[cfg(test)] mod …;` and means this one.
+    declared_test: bool,
 }
 
 impl SourceFile {
     /// A file that is not on disk, for the tests of the checks.
     pub(crate) fn new(path: &str, text: &str) -> SourceFile {
-        SourceFile { path: path.into(), text: text.into() }
+        SourceFile { path: path.into(), text: text.into(), declared_test: false }
     }
 
-    /// Whether all of it is test code by where it lies.
+    /// Whether all of it is test code, by where it lies or by how it is declared.
     pub(crate) fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or("");
-        self.path.starts_with("tests/") || name == "tests.rs" || self.path.contains("/tests/")
+        let lies_there = self.path.starts_with("tests/") || self.path.contains("/tests/");
+        self.declared_test || lies_there || name == "tests.rs"
+    }
+
+    /// The paths, without ending, of the modules that this file declares for tests only.
+    fn test_modules(&self) -> Vec<String> {
+        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let folder = match name {
+            "mod.rs" | "lib.rs" | "main.rs" => folder.to_owned(),
+            _ => format!("{folder}/{}", name.trim_end_matches(".rs")),
+        };
+        let mut modules = Vec::new();
+        let mut for_tests = false;
+        for line in self.text.lines().map(str::trim) {
+            let declared = line.strip_suffix(';').and_then(|line| line.split_once("mod "));
+            match declared {
+                Some((_, module)) if for_tests => modules.push(format!("{folder}/{module}")),
+                _ if line.starts_with("#[") && line != "#[cfg(test)]" => continue,
+                _ => {}
+            }
+            for_tests = line == "#[cfg(test)]";
+        }
+        modules
     }
 }
 
@@ -48,7 +72,18 @@ impl Problem {
 
 /// Every Rust file of the package.
 pub(crate) fn rust_files() -> Vec<SourceFile> {
-    files(|path| path.ends_with(".rs"))
+    mark_tests(files(|path| path.ends_with(".rs")))
+}
+
+fn mark_tests(mut files: Vec<SourceFile>) -> Vec<SourceFile> {
+    let modules: Vec<String> = files.iter().flat_map(SourceFile::test_modules).collect();
+    for file in &mut files {
+        let path = file.path.trim_end_matches(".rs");
+        file.declared_test = modules.iter().any(|module| {
+            path.strip_prefix(module.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
+        });
+    }
+    files
 }
 
 /// Every protobuf file.
@@ -95,8 +130,29 @@ fn read(root: &Path, path: &Path, wanted: impl Fn(&str) -> bool) -> Option<Sourc
         return None;
     }
     let text = fs::read_to_string(path).ok()?;
-    Some(SourceFile { path: relative, text })
+    Some(SourceFile::new(&relative, &text))
 }
 
 /// Folders that hold what people wrote; `target/` and `.git/` hold what machines did.
 const FOLDERS: [&str; 7] = ["src", "tests", "docs", "proto", "benches", "fuzz/fuzz_targets", ".ci"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_declared_for_tests_are_test_code() {
+        let declares = "#[cfg(test)]\n#[allow(missing_docs)]\nmod samples;\nmod real;\n";
+        let paths =
+            ["src/x/samples.rs", "src/x/samples/a.rs", "src/x/real.rs", "src/x/samples2.rs"];
+        let mut all = vec![SourceFile::new("src/x/mod.rs", declares)];
+        all.extend(paths.map(|path| SourceFile::new(path, "")));
+        let tests: Vec<bool> = mark_tests(all).iter().map(SourceFile::is_test).collect();
+        assert_eq!(tests, [false, true, true, false, false]);
+        let beside = vec![
+            SourceFile::new("src/x/y.rs", "#[cfg(test)]\nmod cases;"),
+            SourceFile::new("src/x/y/cases.rs", ""),
+        ];
+        assert!(mark_tests(beside)[1].is_test());
+    }
+}
