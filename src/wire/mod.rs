@@ -5,6 +5,7 @@ pub(crate) mod rule_document;
 pub(crate) mod rule_problems;
 pub(crate) mod rule_schema;
 pub(crate) mod rule_support;
+pub(crate) mod rule_unknown;
 
 mod rule_text;
 mod rule_tree;

@@ -190,9 +190,9 @@ proptest! {
         prop_assert_eq!(read(&shown), (rule.clone(), given.clone()));
         // The way of the texts.
         let json = serde_json::to_string(&shown).unwrap();
-        prop_assert_eq!(&parse_text(&json).unwrap(), &[shown.clone()]);
+        prop_assert_eq!(parse_text(&json).unwrap(), vec![shown.clone()]);
         let yaml = serde_saphyr::to_string(&shown).unwrap();
-        prop_assert_eq!(&parse_text(&yaml).unwrap(), &[shown.clone()], "{}", yaml);
+        prop_assert_eq!(parse_text(&yaml).unwrap(), vec![shown.clone()], "{}", yaml);
         // The way of a value in the peer API, which forgets the order of keys.
         prop_assert_eq!(read(&Tree::from(&Value::from(shown))), (rule, given));
     }
