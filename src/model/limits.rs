@@ -139,3 +139,27 @@ pub const TIMEOUT_SECONDS: u64 = 86_400;
 
 /// Seconds of the longest latency hint; estimates are clamped there too.
 pub const LATENCY_HINT_SECONDS: u64 = 60;
+
+/// What a frame may take beyond its records: heads, ids, branch points and fields to come.
+pub const FRAME_SLACK: usize = 64 << 10;
+
+/// Bytes of a short text that somebody else chose: a region, a label, an address, a release.
+pub const WORD_BYTES: usize = 256;
+
+/// Bytes of a reason for people: enough for a sentence and what it is about.
+pub const REASON_BYTES: usize = 1_024;
+
+/// Labels of one node.
+pub const LABELS: usize = 64;
+
+/// Addresses at which one node serves clients.
+pub const TRAFFIC_ADDRESSES: usize = 64;
+
+/// Rejected rules named in one report; the count of the rest shows as a lag in the fleet view.
+pub const REJECTED_RULES: usize = 256;
+
+/// Rows in one answer to `GET /v1/latency-info`.
+pub const LATENCY_ROWS: usize = 10_000;
+
+/// Problems named in one problem document.
+pub const PROBLEM_ERRORS: usize = 1_000;

@@ -19,5 +19,7 @@ pub mod manual;
 pub mod rule_set;
 
 pub mod digest;
+pub mod exchange;
 pub mod follow;
+pub mod latency;
 pub mod peer;
