@@ -11,6 +11,23 @@ mod rule_text;
 mod rule_tree;
 mod tree;
 
+pub mod error;
+pub(crate) mod field;
+
+pub(crate) mod delta_parts;
+pub(crate) mod follow_proto;
+pub(crate) mod follow_words;
+pub(crate) mod head_proto;
+pub(crate) mod ledger_proto;
+pub(crate) mod override_proto;
+pub(crate) mod pull;
+
+pub(crate) mod peer_json;
+pub(crate) mod problem_document;
+
+#[cfg(test)]
+pub(crate) mod samples;
+
 /// The generated protobuf messages and services of `proto/tradewind/v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub mod proto {
