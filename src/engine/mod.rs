@@ -5,3 +5,12 @@
 
 pub mod config;
 pub mod port;
+
+mod mind;
+pub use mind::Engine;
+
+mod feed;
+mod gossip;
+mod hand;
+mod neighbourhood;
+mod replica;
