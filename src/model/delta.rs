@@ -33,6 +33,7 @@ pub enum Basis {
 
 /// What a ledger answers to somebody who stands at some position.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "made once per answer and moved once")]
 pub enum Changes {
     /// The asker is where this ledger is, or beyond.
     Current,
