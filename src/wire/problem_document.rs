@@ -1,4 +1,4 @@
-//! ProblemDocument documents (RFC 9457): what every HTTP port answers where it cannot do what was asked.
+//! Problem documents (RFC 9457): what HTTP ports answer where they cannot do what was asked.
 //!
 //! The document only; which status fits what is decided where the error is known.
 
