@@ -45,6 +45,8 @@ impl Lattice {
     }
 
     fn mix(&mut self, element: &blake3::Hasher, join: fn(u16, u16) -> u16) {
+        #[cfg(test)]
+        mixed::count();
         let mut stretched = [0u8; LANES * 2];
         element.finalize_xof().fill(&mut stretched);
         for (lane, bytes) in self.0.iter_mut().zip(stretched.chunks_exact(2)) {
@@ -73,6 +75,25 @@ impl fmt::Debug for Fingerprint {
 
 /// 1,024 lanes of 16 bits give at least 128 bits of security (Lewi et al., section 4).
 const LANES: usize = 1024;
+
+/// Counts the elements that went in or out on this thread, for claims about cost.
+#[cfg(test)]
+pub(super) mod mixed {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static MIXED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        MIXED.with(|mixed| mixed.set(mixed.get() + 1));
+    }
+
+    /// How many so far.
+    pub(in crate::model) fn so_far() -> usize {
+        MIXED.with(Cell::get)
+    }
+}
 
 #[cfg(test)]
 mod tests {

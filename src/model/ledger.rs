@@ -56,7 +56,7 @@ impl Ledger {
         let content = Content::empty();
         let head = Head {
             cluster,
-            epoch: Epoch(1),
+            epoch: FIRST_EPOCH,
             revision: Revision(0),
             floor: Revision(0),
             top: 0,
@@ -73,8 +73,16 @@ impl Ledger {
         if !trust.accepts_head(&delta.to) {
             return Err(Refusal::BadSignature);
         }
-        check_branches(&delta.branches, &delta.to.head, None, trust)?;
         let head = &delta.to.head;
+        check_branches(&delta.branches, head, trust)?;
+        // Every history begins in the first epoch; only the oldest of too many are forgotten.
+        let begins = match delta.branches.first() {
+            Some(first) => first.parent == FIRST_EPOCH || delta.branches.len() == limits::BRANCHES,
+            None => head.epoch == FIRST_EPOCH,
+        };
+        if !begins {
+            return Err(Refusal::Malformed);
+        }
         check_records(&delta.records, Revision(0), head.revision)?;
         let mut content = Content::empty();
         content.top = head.top;
@@ -100,7 +108,8 @@ impl Ledger {
         if position.is_some_and(|at| at >= head.position()) {
             return Changes::Current;
         }
-        match position.filter(|at| self.continues(*at)) {
+        let floor = head.floor;
+        match position.filter(|at| self.passes_through(*at) && at.revision >= floor) {
             Some(at) => Changes::Delta(Delta {
                 basis: Basis::After(at),
                 to: self.signed,
@@ -121,14 +130,17 @@ impl Ledger {
         }
     }
 
-    /// Whether this history passes through `position` as far as positions tell, above the floor.
-    fn continues(&self, position: Position) -> bool {
-        let covered = self
-            .branches
-            .iter()
-            .filter(|branch| branch.epoch > position.epoch)
-            .all(|branch| position.revision <= branch.revision);
-        covered && position.revision >= self.signed.head.floor
+    /// Whether this history passes through `position`, as far as positions tell.
+    fn passes_through(&self, position: Position) -> bool {
+        let opened = self.branches.iter().find(|branch| branch.epoch == position.epoch);
+        let begun = opened.is_none_or(|branch| position.revision > branch.revision);
+        let left = self.branches.iter().find(|branch| branch.parent == position.epoch);
+        let end = match left {
+            Some(branch) => branch.revision,
+            None if position.epoch == self.signed.head.epoch => self.signed.head.revision,
+            None => return false,
+        };
+        begun && position.revision <= end
     }
 
     /// The ledger after `delta`; this one stays as it is.
@@ -152,19 +164,31 @@ impl Ledger {
 
     fn apply_replace(&self, delta: &Delta, trust: &Trust) -> Result<Ledger, Refusal> {
         let next = Ledger::from_replace(delta, trust)?;
+        // A new epoch may leave out what lay beyond its branch point, and it is what ends a fork.
         if next.signed.head.epoch == self.signed.head.epoch {
-            // Within one epoch history is one line: no version falls, nothing retired returns.
-            for record in self.content.rules.values() {
-                let falls = match next.content.rules.get(&record.id) {
-                    Some(newer) => newer.version < record.version,
-                    None => record.version.get() > next.content.top,
-                };
-                if falls {
-                    return Err(Refusal::Contradiction(record.id.clone(), record.version));
-                }
-            }
+            self.check_continued(&next)?;
         }
         Ok(next)
+    }
+
+    /// Within one epoch history is one line: no version falls, nothing retired returns, no
+    /// version has two bodies.
+    fn check_continued(&self, next: &Ledger) -> Result<(), Refusal> {
+        let mine = &self.signed.head;
+        let to = &next.signed.head;
+        if to.floor < mine.floor || to.top < mine.top {
+            return Err(Refusal::Malformed);
+        }
+        for record in next.content.rules.values() {
+            self.content.admits(record, mine.revision)?;
+        }
+        for record in self.content.rules.values() {
+            let kept = next.content.rules.contains_key(&record.id);
+            if !kept && record.version.get() > to.top {
+                return Err(Refusal::Contradiction(record.id.clone(), record.version));
+            }
+        }
+        Ok(())
     }
 
     fn apply_changes(
@@ -175,37 +199,47 @@ impl Ledger {
     ) -> Result<Ledger, Refusal> {
         let mine = self.signed.head;
         let to = delta.to.head;
+        // Signatures first: who forges is blamed, and cannot make anybody ask for a replacement.
+        if !trust.accepts_head(&delta.to) {
+            return Err(Refusal::BadSignature);
+        }
+        let (known, fresh): (Vec<Branch>, Vec<Branch>) =
+            delta.branches.iter().partition(|branch| branch.epoch <= mine.epoch);
+        check_branches(&fresh, &to, trust)?;
+        let same = known.iter().all(|branch| self.branches.contains(branch));
+        let covered = match fresh.first() {
+            Some(branch) => self.stands_before(branch),
+            None => to.epoch == mine.epoch,
+        };
         let reaches =
             from <= mine.position() && from.revision <= mine.revision && mine.revision >= to.floor;
-        let covered = delta
-            .branches
-            .iter()
-            .filter(|branch| branch.epoch > mine.epoch)
-            .all(|branch| mine.revision <= branch.revision);
-        if !reaches || !covered {
+        if !reaches || !same || !covered {
             return Err(Refusal::NeedsReplace);
         }
         if to.floor < mine.floor || to.top < mine.top || to.revision < mine.revision {
             return Err(Refusal::Malformed);
         }
-        if !trust.accepts_head(&delta.to) {
-            return Err(Refusal::BadSignature);
-        }
-        let fresh: Vec<Branch> =
-            delta.branches.iter().filter(|b| b.epoch > mine.epoch).copied().collect();
-        check_branches(&fresh, &to, Some(mine.epoch), trust)?;
         check_records(&delta.records, from.revision, to.revision)?;
         let mut content = self.content.clone();
         for record in &delta.records {
             content.take(record, mine.revision)?;
         }
         content.drop_retired(to.floor);
-        if content.top != to.top || content.fingerprint() != to.fingerprint {
+        // A retired rule may have been dropped and written anew between two heads: what was
+        // dropped is not seen here then, so the signed `top` may be above what was counted.
+        if content.top > to.top || content.fingerprint() != to.fingerprint {
             return Err(Refusal::WrongFingerprint);
         }
-        let mut branches = self.branches.clone();
-        branches.extend(fresh);
-        Ok(Ledger { content, signed: delta.to, branches })
+        content.top = to.top;
+        let branches = self.branches.iter().copied().chain(fresh).collect();
+        Ok(Ledger { content, signed: delta.to, branches: newest(branches) })
+    }
+
+    /// Whether the history that leaves at this branch point goes on from here.
+    fn stands_before(&self, branch: &Branch) -> bool {
+        let mine = &self.signed.head;
+        let differs = mine.revision == branch.revision && mine.fingerprint != branch.fingerprint;
+        branch.parent == mine.epoch && mine.revision <= branch.revision && !differs
     }
 
     /// The ledger after a commit of these changes; for the one who holds the key.
@@ -219,6 +253,20 @@ impl Ledger {
         now: WallTime,
         sign: impl FnOnce(Head) -> SignedHead,
     ) -> Result<Ledger, Refusal> {
+        self.commit_keeping(limits::RETIRED, changes, now, sign)
+    }
+
+    /// A commit that lets about so many retired rules be remembered.
+    fn commit_keeping(
+        &self,
+        retired: usize,
+        changes: &[Change],
+        now: WallTime,
+        sign: impl FnOnce(Head) -> SignedHead,
+    ) -> Result<Ledger, Refusal> {
+        if changes.len() > limits::COMMIT_RULES {
+            return Err(Refusal::Malformed);
+        }
         let mine = self.signed.head;
         let revision = mine.revision.next();
         let mut content = self.content.clone();
@@ -242,7 +290,8 @@ impl Ledger {
         if content.rules.len() > limits::RULES {
             return Err(Refusal::Malformed);
         }
-        let floor = content.next_floor(mine.floor);
+        // Never above the revision before: who is one commit behind needs no replacement.
+        let floor = content.next_floor(mine.floor, retired).min(mine.revision);
         content.drop_retired(floor);
         let head =
             Head { revision, floor, top: content.top, fingerprint: content.fingerprint(), ..mine };
@@ -257,10 +306,11 @@ impl Ledger {
         sign: impl FnOnce(Head) -> SignedHead,
     ) -> Ledger {
         let mine = self.signed.head;
+        assert!(epoch > mine.epoch, "an epoch opens after the one it leaves");
         let mut branches = self.branches.clone();
         branches.push(branch(&mine));
         let head = Head { epoch, revision: mine.revision.next(), ..mine };
-        Ledger { content: self.content.clone(), signed: sign(head), branches }
+        Ledger { content: self.content.clone(), signed: sign(head), branches: newest(branches) }
     }
 
     /// Signs the same content anew (a commit that is not the last of its group goes unsigned
@@ -355,17 +405,23 @@ impl Content {
 
     /// Takes a record of a delta into a staged copy. `known` is the revision of the copied ledger.
     fn take(&mut self, record: &Arc<Record>, known: Revision) -> Result<(), Refusal> {
-        let contradiction = || Refusal::Contradiction(record.id.clone(), record.version);
-        let held = self.rules.get(&record.id);
-        if record.revision <= known {
-            return if held == Some(record) { Ok(()) } else { Err(contradiction()) };
+        self.admits(record, known)?;
+        if record.revision > known {
+            self.insert(record.clone());
         }
-        let floor = held.map_or(self.top, |held| held.version.get());
-        if record.version.get() <= floor {
-            return Err(contradiction());
-        }
-        self.insert(record.clone());
         Ok(())
+    }
+
+    /// Whether a record of a later ledger fits this content at revision `known`.
+    fn admits(&self, record: &Arc<Record>, known: Revision) -> Result<(), Refusal> {
+        let held = self.rules.get(&record.id);
+        let fits = if record.revision <= known {
+            held == Some(record)
+        } else {
+            record.version.get() > held.map_or(self.top, |held| held.version.get())
+        };
+        let contradiction = || Refusal::Contradiction(record.id.clone(), record.version);
+        if fits { Ok(()) } else { Err(contradiction()) }
     }
 
     fn insert(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
@@ -400,11 +456,11 @@ impl Content {
     }
 
     /// Where the floor goes: up over the older half once too many retired rules are remembered.
-    fn next_floor(&self, floor: Revision) -> Revision {
-        if self.retired.len() <= limits::RETIRED {
+    fn next_floor(&self, floor: Revision, most: usize) -> Revision {
+        if self.retired.len() <= most {
             return floor;
         }
-        let middle = self.retired.iter().nth(limits::RETIRED / 2);
+        let middle = self.retired.iter().nth(most / 2);
         middle.map_or(floor, |(revision, _)| (*revision).max(floor))
     }
 }
@@ -421,29 +477,31 @@ fn check_records(records: &[Arc<Record>], after: Revision, upto: Revision) -> Re
     if in_range && in_order && bounded && distinct { Ok(()) } else { Err(Refusal::Malformed) }
 }
 
-/// Branch points in order, of the head's cluster, signed, and leading to the head's epoch.
-fn check_branches(
-    branches: &[Branch],
-    head: &Head,
-    from: Option<Epoch>,
-    trust: &Trust,
-) -> Result<(), Refusal> {
-    let ordered = branches.windows(2).all(|w| w[0].epoch <= w[1].parent);
-    let arrives = match (branches.last(), from) {
-        (Some(last), _) => last.epoch == head.epoch && last.revision < head.revision,
-        (None, Some(from)) => from == head.epoch,
-        (None, None) => true,
-    };
-    let starts = match (branches.first(), from) {
-        (Some(first), Some(from)) => first.parent >= from,
-        _ => true,
-    };
-    if branches.len() > limits::BRANCHES || !ordered || !arrives || !starts {
-        return Err(Refusal::NeedsReplace);
+/// Branch points that follow from each other, signed, of the head's cluster, up to its epoch.
+fn check_branches(branches: &[Branch], head: &Head, trust: &Trust) -> Result<(), Refusal> {
+    let rising = branches.iter().all(|branch| branch.parent < branch.epoch);
+    let linked = branches
+        .windows(2)
+        .all(|pair| pair[0].epoch == pair[1].parent && pair[0].revision < pair[1].revision);
+    let arrives = branches
+        .last()
+        .is_none_or(|last| last.epoch == head.epoch && last.revision < head.revision);
+    if branches.len() > limits::BRANCHES || !rising || !linked || !arrives {
+        return Err(Refusal::Malformed);
     }
     let signed = branches.iter().all(|b| b.cluster == head.cluster && trust.accepts_branch(b));
     if signed { Ok(()) } else { Err(Refusal::BadSignature) }
 }
+
+/// The newest branch points, as many as are kept.
+fn newest(mut branches: Vec<Branch>) -> Vec<Branch> {
+    let beyond = branches.len().saturating_sub(limits::BRANCHES);
+    branches.drain(..beyond);
+    branches
+}
+
+/// Where every fleet's history begins.
+const FIRST_EPOCH: Epoch = Epoch(1);
 
 #[cfg(test)]
 mod tests;
