@@ -77,7 +77,11 @@ impl Trust {
         let next = self.links.last().map_or(1, |last| last.serial + 1);
         let follows = self.links.last().map_or_else(
             || self.anchors.contains(&link.old),
-            |last| last.new == link.old && last.cluster == link.cluster,
+            |last| {
+                last.new == link.old
+                    && last.cluster == link.cluster
+                    && last.first_epoch <= link.first_epoch
+            },
         );
         if self.links.len() >= limits::KEY_LINKS || link.serial != next || !follows || !link.holds()
         {
@@ -118,3 +122,6 @@ impl Trust {
         certificate.cluster == cluster && known && certificate.holds()
     }
 }
+
+#[cfg(test)]
+mod tests;
