@@ -148,11 +148,12 @@ impl Override {
     /// Why it counts for nothing beside this ledger, if so.
     pub fn void_beside(&self, ledger: Option<&Ledger>) -> Option<Void> {
         let ledger = ledger?;
-        let known = ledger.record(&self.id).map_or(ledger.head().top, |r| r.version.get());
+        let top = ledger.head().top;
+        let known = ledger.record(&self.id).map_or(top, |record| record.version.get());
         let version = self.version.get();
         if version <= known {
             Some(Void::Overtaken)
-        } else if version - known > limits::VERSION_JUMP {
+        } else if version > known.max(top) + limits::VERSION_JUMP {
             Some(Void::TooFar)
         } else {
             None
@@ -260,3 +261,6 @@ impl OverrideSummary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,3 +172,6 @@ fn from_record(record: &Arc<Record>) -> Effective {
         changed: record.changed,
     }
 }
+
+#[cfg(test)]
+mod tests;
