@@ -143,6 +143,16 @@ fn an_eventful_history_has_what_the_claims_are_about() {
 }
 
 #[test]
+fn the_fingerprint_of_a_known_ledger_never_changes() {
+    // Every replica has to compute the same: another value here is another protocol.
+    let mut history = History::new();
+    assert_eq!(history.last().head().fingerprint.to_string(), EMPTY);
+    history.commit(9, &[(1, Some("one"), 0), (2, Some("two"), 6)]);
+    history.commit(9, &[(1, None, 0)]);
+    assert_eq!(history.last().head().fingerprint.to_string(), KNOWN);
+}
+
+#[test]
 fn an_adopted_version_is_kept_and_later_ones_go_on_from_it() {
     let mut history = History::new();
     history.commit(3, &[(1, Some("first"), 0)]);
@@ -232,3 +242,6 @@ fn one_fork_never_turns_into_the_other_within_an_epoch() {
     let replacement = ending.last().replacement();
     assert_same(&one.last().apply(&replacement, &one.trust).unwrap(), ending.last());
 }
+
+const EMPTY: &str = "be2a8de3dcf46c94ce85cdc8e07ac308f4d8a95490d956c38d780fd610db0813";
+const KNOWN: &str = "20dcb7f6bb0806bad338cb242daf48fd1741408d961bd05acd60a07e5f941a1a";
