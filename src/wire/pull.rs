@@ -1,14 +1,15 @@
 //! The body of a peer's answer to a pull: messages behind their lengths, read as they arrive.
 //!
 //! Nobody above sees parts: the decoder gives whole deltas. Invariant: the decoder holds at most
-//! one frame, what was fed since the last `next`, and one unfinished delta. After an error it
-//! gives nothing more.
+//! one frame, what was fed since the last `next`, and one unfinished delta, and gives no more
+//! frames of a kind than an honest answer has. After an error it gives nothing more.
 
 use bytes::{Buf, BytesMut};
 use prost::Message;
 
 use super::delta_parts::{DeltaAssembly, delta_to_parts};
 use super::error::WireError;
+use super::field;
 use super::proto::{self, pull_frame::Kind};
 use crate::model::exchange::PullFrame;
 use crate::model::head::Beacon;
@@ -50,7 +51,17 @@ pub(crate) fn pull_frame_chunks(frame: &PullFrame) -> impl Iterator<Item = Bytes
 pub(crate) struct PullDecoder {
     buffer: BytesMut,
     assembly: DeltaAssembly,
+    given: Given,
     failed: Option<WireError>,
+}
+
+/// How many frames of each kind were given.
+#[derive(Debug, Default)]
+struct Given {
+    links: usize,
+    deltas: usize,
+    beacons: usize,
+    overrides: usize,
 }
 
 impl PullDecoder {
@@ -99,6 +110,7 @@ impl PullDecoder {
             let message =
                 proto::PullFrame::decode(frame).map_err(|_| WireError::Undecodable("frame"))?;
             if let Some(frame) = self.take(message)? {
+                self.given.count(&frame)?;
                 return Ok(Some(frame));
             }
         }
@@ -120,6 +132,21 @@ impl PullDecoder {
             Some(Kind::Current(_)) => PullFrame::Current,
         };
         Ok(Some(frame))
+    }
+}
+
+impl Given {
+    /// One more; an error beyond what an answer may have.
+    fn count(&mut self, frame: &PullFrame) -> Result<(), WireError> {
+        let (given, most, name) = match frame {
+            PullFrame::Link(_) => (&mut self.links, limits::KEY_LINKS, "links"),
+            PullFrame::Delta(_) => (&mut self.deltas, 1, "deltas"),
+            PullFrame::Beacon(_) => (&mut self.beacons, 1, "beacons"),
+            PullFrame::Override(_) => (&mut self.overrides, limits::PULL_RULES, "overrides"),
+            PullFrame::Current => return Ok(()),
+        };
+        *given += 1;
+        field::at_most(*given, most, name)
     }
 }
 

@@ -28,6 +28,30 @@ fn every_message_survives_its_bytes() {
     assert_eq!(decode_certificate(&encode_certificate(&certificate)), Ok(certificate));
 }
 
+/// `UPDATE_EXPECT=1 cargo test --lib ledger_proto` rewrites the file.
+#[test]
+fn bytes_and_signatures_are_those_of_the_golden_file() {
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let live = samples::record("shop-api", 48_000, Some(b"body".to_vec()));
+    let lines = [
+        ("record", encode_record(&live)),
+        ("retired", encode_record(&samples::record("shop-api", 48_000, None))),
+        ("head", encode_signed_head(&samples::signed_head())),
+        ("beacon", encode_beacon(&samples::beacon())),
+        ("branch", encode_branch(&samples::branch())),
+        ("link", encode_key_link(&samples::link())),
+        ("override", encode_override(&samples::by_hand(Some(b"body")))),
+        ("certificate", encode_certificate(&samples::certificate())),
+    ];
+    let shown: String =
+        lines.into_iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes))).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ledger/messages.hex");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(path, &shown).unwrap();
+    }
+    assert_eq!(shown, std::fs::read_to_string(path).unwrap());
+}
+
 #[test]
 fn an_empty_body_is_not_a_retired_one() {
     let live = samples::record("a", 1, Some(Vec::new()));

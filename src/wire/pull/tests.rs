@@ -92,6 +92,19 @@ fn kinds_from_a_later_release_are_skipped() {
     assert_eq!(read(&bytes, 2), Ok(vec![PullFrame::Current]));
 }
 
+#[test]
+fn no_more_of_a_kind_than_an_honest_answer_has() {
+    let times = |frame: PullFrame, count: usize| read(&body(&vec![frame; count]), 65_536);
+    let by_hand = PullFrame::Override(samples::by_hand(None));
+    assert!(times(by_hand.clone(), limits::PULL_RULES).is_ok());
+    let refused = times(by_hand, limits::PULL_RULES + 1);
+    assert_eq!(refused, Err(WireError::TooLarge("overrides")));
+    let delta = PullFrame::Delta(samples::delta(Vec::new()));
+    assert_eq!(times(delta, 2), Err(WireError::TooLarge("deltas")));
+    let beacon = PullFrame::Beacon(samples::beacon());
+    assert_eq!(times(beacon, 2), Err(WireError::TooLarge("beacons")));
+}
+
 proptest! {
     #[test]
     fn arbitrary_bodies_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
