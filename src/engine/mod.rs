@@ -9,6 +9,13 @@ pub mod port;
 mod mind;
 pub use mind::Engine;
 
+pub mod adoption;
+pub mod commits;
+pub mod fence;
+pub mod followers;
+pub mod propagation;
+pub mod recovery;
+
 mod feed;
 mod gossip;
 mod hand;

@@ -163,3 +163,15 @@ pub const LATENCY_ROWS: usize = 10_000;
 
 /// Problems named in one problem document.
 pub const PROBLEM_ERRORS: usize = 1_000;
+
+/// Nodes that an orchestrator remembers; several times the largest fleet planned for.
+pub const FOLLOWERS: usize = 20_000;
+
+/// Commits whose way through the fleet is timed.
+pub const TIMED_COMMITS: usize = 1_024;
+
+/// Reports remembered over all nodes, 32 bytes each; never fewer than 64 for a node.
+pub const TIMED_REPORTS: usize = 1 << 20;
+
+/// Versions remembered of one rule.
+pub const HISTORY: usize = 20;

@@ -1,0 +1,190 @@
+//! What an orchestrator knows about its nodes, and when it may take writes after a start.
+//!
+//! Not their streams and not the ledger. Invariants: at most `limits::FOLLOWERS` are remembered,
+//! those gone longest forgotten first; a stream that was replaced cannot speak for its node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::propagation::Propagation;
+use crate::model::follow::{Hello, Report};
+use crate::model::head::Position;
+use crate::model::ids::NodeId;
+use crate::model::limits;
+use crate::model::moment::Moment;
+
+/// All nodes that ever said hello and were not forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct Followers {
+    known: BTreeMap<NodeId, Follower>,
+    streams: u64,
+    /// How far each commit has come.
+    pub propagation: Propagation,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    /// What it said first on its last stream.
+    pub hello: Hello,
+    /// Its open stream.
+    pub stream: Option<StreamId>,
+    /// Its last report.
+    pub report: Option<Report>,
+    /// Its last word; none since the start.
+    pub last_seen: Option<Moment>,
+    /// Since when it is behind the head.
+    pub behind_since: Option<Moment>,
+}
+
+/// One stream in the life of an orchestrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId(u64);
+
+/// Holds writes back after a start, until the fleet had a chance to say that it knows more.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    awaited: usize,
+    until: Moment,
+}
+
+impl Gate {
+    /// A gate that waits for known followers; one without history is open at once.
+    pub fn after_start(revision: u64, known: usize, now: Moment) -> Gate {
+        let awaited = if revision == 0 { 0 } else { known.min(AWAITED) };
+        Gate { awaited, until: now + PATIENCE }
+    }
+
+    /// Whether writes may pass.
+    pub fn is_open(&self, followers: &Followers, now: Moment) -> bool {
+        now >= self.until || followers.greeted() >= self.awaited
+    }
+}
+
+impl Followers {
+    /// A node from before the start.
+    pub fn remember(&mut self, hello: Hello) {
+        if self.known.len() < limits::FOLLOWERS {
+            let node = hello.node.clone();
+            self.known.entry(node).or_insert_with(|| Follower::new(hello));
+        }
+    }
+
+    /// A node said hello. Gives the stream's id, and whether what it said of itself is new;
+    /// `None` when so many nodes are connected that none can be forgotten for it.
+    pub fn hello(&mut self, hello: Hello, now: Moment) -> Option<(StreamId, bool)> {
+        if !self.known.contains_key(&hello.node) && self.known.len() >= limits::FOLLOWERS {
+            let idle = self.known.values().filter(|follower| follower.stream.is_none());
+            let oldest = idle.min_by_key(|follower| follower.last_seen)?.hello.node.clone();
+            self.known.remove(&oldest);
+            self.propagation.forget(&oldest);
+        }
+        self.streams += 1;
+        let stream = StreamId(self.streams);
+        let held = self.known.get(&hello.node);
+        let is_new = held.is_none_or(|held| !held.hello.same_node_as(&hello));
+        let report = held.and_then(|held| held.report.clone());
+        let behind_since = held.and_then(|held| held.behind_since);
+        let follower = Follower {
+            report,
+            stream: Some(stream),
+            last_seen: Some(now),
+            behind_since,
+            ..Follower::new(hello)
+        };
+        self.known.insert(follower.hello.node.clone(), follower);
+        Some((stream, is_new))
+    }
+
+    /// A node reported. Gives the time since its position was published, if it is news.
+    pub fn report(
+        &mut self,
+        node: &NodeId,
+        stream: StreamId,
+        report: Report,
+        head: Position,
+        now: Moment,
+    ) -> Option<Duration> {
+        let follower = self.known.get_mut(node).filter(|held| held.stream == Some(stream))?;
+        follower.last_seen = Some(now);
+        let current = report.active.is_some_and(|active| active >= head);
+        follower.behind_since = if current { None } else { follower.behind_since.or(Some(now)) };
+        let (active, path) = (report.active, report.path);
+        follower.report = Some(report);
+        // Nothing beyond the head is believed without a signature.
+        let active = active.filter(|active| *active <= head)?;
+        self.propagation.reported(node, active, path, now)
+    }
+
+    /// A stream ended; without effect when the node has opened another one since.
+    pub fn gone(&mut self, node: &NodeId, stream: StreamId, now: Moment) {
+        if let Some(follower) = self.known.get_mut(node).filter(|f| f.stream == Some(stream)) {
+            follower.stream = None;
+            follower.last_seen = Some(now);
+        }
+    }
+
+    /// Whether this stream is the node's newest one.
+    pub fn is_current(&self, node: &NodeId, stream: StreamId) -> bool {
+        self.known.get(node).is_some_and(|follower| follower.stream == Some(stream))
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Follower> {
+        self.known.values()
+    }
+
+    /// How many have an open stream.
+    pub fn connected(&self) -> usize {
+        self.known.values().filter(|follower| follower.stream.is_some()).count()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// How many have said hello since the start.
+    pub fn greeted(&self) -> usize {
+        self.known.values().filter(|follower| follower.last_seen.is_some()).count()
+    }
+}
+
+impl Follower {
+    fn new(hello: Hello) -> Follower {
+        Follower { hello, stream: None, report: None, last_seen: None, behind_since: None }
+    }
+
+    /// How long it has been behind `head`.
+    pub fn behind(&self, head: Position, now: Moment) -> Duration {
+        let active = self.report.as_ref().and_then(|report| report.active);
+        match self.behind_since {
+            _ if active.is_some_and(|active| active >= head) => Duration::ZERO,
+            Some(since) => now.since(since),
+            // It was current when it last spoke, and the head has moved since.
+            None => self.last_seen.map_or(Duration::ZERO, |seen| now.since(seen)),
+        }
+    }
+}
+
+impl Hello {
+    /// Whether it says the same about the node, whatever the node holds by now.
+    fn same_node_as(&self, other: &Hello) -> bool {
+        let stripped = |hello: &Hello| Hello { head: None, link_serial: 0, ..hello.clone() };
+        stripped(self) == stripped(other)
+    }
+}
+
+/// Followers that are awaited after a start.
+const AWAITED: usize = 3;
+/// How long they are awaited.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+#[path = "tests/followers.rs"]
+mod tests;
