@@ -1,1 +1,7 @@
 //! Which rule and which target a request goes to: no IO, no clock, seeded randomness.
+
+pub mod cell;
+pub mod estimate;
+pub mod pick;
+pub mod prior;
+pub mod selector;
