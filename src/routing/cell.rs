@@ -3,9 +3,7 @@
 //! Atomics only. Counters are exact under every interleaving; the means may lose a sample when
 //! two threads finish at once. About 200 bytes. Decisions are `pick`'s, formulas `estimate`'s.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::estimate::Snapshot;
@@ -230,8 +228,7 @@ impl TargetCell {
         let at = now.as_nanos();
         if fresh_at == 0 || at.saturating_sub(fresh_at) > CACHE_NANOS || fresh_at > at {
             let (idle, h) = self.idle(now);
-            let err_age =
-                now.since(Moment::from_nanos(self.err_at.load(Relaxed))).as_secs_f64();
+            let err_age = now.since(Moment::from_nanos(self.err_at.load(Relaxed))).as_secs_f64();
             self.decay.store((-idle / h).exp2());
             self.err_decay.store((-err_age / (2.0 * h)).exp2());
             self.cached_at.store(at.max(1), Relaxed);
@@ -245,8 +242,7 @@ impl TargetCell {
         };
         let sampled = self.n.load(Relaxed) > 0;
         let net = self.net_ms().or(self.hint).unwrap_or(0.0);
-        let (fast, slow) =
-            if sampled { (self.fast.load(), self.slow.load()) } else { (net, net) };
+        let (fast, slow) = if sampled { (self.fast.load(), self.slow.load()) } else { (net, net) };
         let sb = self.sb[0].load().min(self.sb[1].load());
         Snapshot {
             net,
@@ -405,11 +401,8 @@ impl TargetCell {
     fn rotate(&self, now: Moment) {
         let begun = self.window.load(Relaxed);
         let over = now.since(Moment::from_nanos(begun)) >= WINDOW;
-        let mine = over
-            && self
-                .window
-                .compare_exchange(begun, now.as_nanos(), Relaxed, Relaxed)
-                .is_ok();
+        let mine =
+            over && self.window.compare_exchange(begun, now.as_nanos(), Relaxed, Relaxed).is_ok();
         if mine && begun != 0 {
             for pair in [&self.net, &self.sb] {
                 pair[1].store(pair[0].load());

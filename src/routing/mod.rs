@@ -1,5 +1,8 @@
 //! Which rule and which target a request goes to: no IO, no clock, seeded randomness.
 
+pub mod matcher;
+pub mod table;
+
 pub mod cell;
 pub mod estimate;
 pub mod pick;

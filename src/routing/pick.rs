@@ -175,8 +175,7 @@ impl<'a> Field<'a> {
     }
 
     fn in_turn(&self, selector: &Selector) -> Option<usize> {
-        let total: u64 =
-            self.usable().map(|index| u64::from(self.candidates[index].weight)).sum();
+        let total: u64 = self.usable().map(|index| u64::from(self.candidates[index].weight)).sum();
         if total == 0 {
             return None;
         }
@@ -248,8 +247,7 @@ impl<'a> Field<'a> {
             && standing == Standing::Ready
             && idle > h * rng.random_range(0.9..1.1)
             && selector.has_token();
-        let cost =
-            if due { snapshot.optimistic_cost(&typical) } else { snapshot.cost(&typical) };
+        let cost = if due { snapshot.optimistic_cost(&typical) } else { snapshot.cost(&typical) };
         let full = match standing {
             Standing::Unknown => snapshot.in_flight > 0,
             _ => cell.cap().is_some_and(|cap| snapshot.in_flight >= cap),
@@ -265,12 +263,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn choose(
-        &self,
-        looks: &mut [Look],
-        selector: &Selector,
-        rng: &mut impl Rng,
-    ) -> Option<usize> {
+    fn choose(&self, looks: &mut [Look], selector: &Selector, rng: &mut impl Rng) -> Option<usize> {
         // If every one is at its cap, caps are ignored: only limits may refuse.
         let capped = looks.iter().all(|look| look.full || look.half_open);
         let within = |look: &Look| capped || !look.full;
@@ -309,11 +302,7 @@ impl<'a> Field<'a> {
     }
 
     /// The best of a long list and two others, for the next moments.
-    fn shorten(
-        &self,
-        selector: &Selector,
-        rng: &mut impl Rng,
-    ) -> std::sync::Arc<ShortList> {
+    fn shorten(&self, selector: &Selector, rng: &mut impl Rng) -> std::sync::Arc<ShortList> {
         let typical: Typical = selector.typical();
         let mut all: Vec<(f64, usize)> = self
             .usable()

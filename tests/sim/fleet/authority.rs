@@ -11,7 +11,7 @@ use tradewind::engine::port::Ticket;
 use tradewind::model::delta::{Changes, Delta};
 use tradewind::model::follow::{Hello, Settled, SettledOutcome, Welcome};
 use tradewind::model::head::{Beacon, Branch, Head, Position};
-use tradewind::model::ids::{Epoch, RuleId, Version};
+use tradewind::model::ids::{Epoch, RuleId};
 use tradewind::model::key::PrivateKey;
 use tradewind::model::ledger::{Change, Ledger};
 use tradewind::model::manual::{AuthorCertificate, Override};
@@ -113,14 +113,14 @@ impl Authority {
                     .record(&one.id)
                     .is_some_and(|r| r.version == one.version && r.body == one.body);
                 if !same && held != one.base {
-                    self.conflicts.push(one.id.clone());
+                    self.file_conflict(&one.id);
                     SettledOutcome::Conflict
                 } else {
                     SettledOutcome::Void
                 }
             } else {
                 if held != one.base {
-                    self.conflicts.push(one.id.clone());
+                    self.file_conflict(&one.id);
                 }
                 let change =
                     Change { id: one.id.clone(), version: one.version, body: one.body.clone() };
@@ -130,6 +130,13 @@ impl Authority {
             settled.push(Settled { mark: one.mark(), outcome, why: String::new() });
         }
         settled
+    }
+
+    /// Several nodes may hand the same override in; it is filed once.
+    fn file_conflict(&mut self, id: &RuleId) {
+        if !self.conflicts.contains(id) {
+            self.conflicts.push(id.clone());
+        }
     }
 
     /// Lost its ledger: takes the most advanced one of the fleet and opens a new epoch.
@@ -143,9 +150,4 @@ impl Authority {
         );
         self.tick += 1_000_000;
     }
-}
-
-/// A version by number.
-pub fn version(number: u64) -> Version {
-    Version::new(number).unwrap()
 }

@@ -120,8 +120,5 @@ pub fn flip(pulled: &mut Pulled, rng: &mut ChaCha8Rng) -> bool {
 /// Whether anything at a node says "poison".
 pub fn poisoned(set: &RuleSet) -> bool {
     let poison = Bytes::from_static(b"poison");
-    set.ids()
-        .iter()
-        .filter_map(|id| set.serving(id))
-        .any(|Serving { data, .. }| data == poison)
+    set.ids().iter().filter_map(|id| set.serving(id)).any(|Serving { data, .. }| data == poison)
 }

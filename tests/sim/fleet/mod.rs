@@ -8,10 +8,7 @@ mod authority;
 mod checks;
 mod world;
 
-mod chaos;
 mod convergence;
-mod overlay;
-mod scripted;
 
 /// The seed of a run: the test's own, or the one asked for.
 fn seed(usual: u64) -> u64 {

@@ -146,11 +146,14 @@ impl World {
 
     fn make_node(&mut self, index: usize) -> Node {
         let city = index % self.options.cities;
-        let seeds = (0..self.options.seeds_per_node)
-            .map(|_| address(self.rng.random_range(0..self.options.nodes)))
-            .chain((index > 0).then(|| address(self.rng.random_range(0..index))))
-            .filter(|seed| *seed != address(index))
-            .collect();
+        let mut seeds = Vec::new();
+        for _ in 0..self.options.seeds_per_node {
+            seeds.push(address(self.rng.random_range(0..self.options.nodes)));
+        }
+        if index > 0 {
+            // A chain back to the first node: whoever starts can reach everybody in the end.
+            seeds.push(address(self.rng.random_range(0..index)));
+        }
         let config = EngineConfig {
             node: NodeId::parse(&format!("n{index}")).unwrap(),
             region: format!("c{city}"),
@@ -197,8 +200,7 @@ impl World {
         let seed = self.rng.random();
         let node = &mut self.nodes[index];
         node.life += 1;
-        node.engine =
-            Some(Engine::new(node.config.clone(), node.disk.clone(), seed, self.now));
+        node.engine = Some(Engine::new(node.config.clone(), node.disk.clone(), seed, self.now));
         node.tick_at = None;
         self.drain(index);
     }
@@ -672,7 +674,9 @@ pub fn address(index: usize) -> PeerAddr {
 
 pub fn index_of(address: PeerAddr) -> usize {
     match address.0 {
-        SocketAddr::V4(at) => usize::from(u16::from_be_bytes([at.ip().octets()[2], at.ip().octets()[3]])),
+        SocketAddr::V4(at) => {
+            usize::from(u16::from_be_bytes([at.ip().octets()[2], at.ip().octets()[3]]))
+        }
         SocketAddr::V6(_) => unreachable!("the simulated fleet has IPv4 addresses"),
     }
 }

@@ -1,0 +1,182 @@
+//! One parsed authority and one path of a request, for matching and forwarding alike.
+//!
+//! Everything that two parsers could read differently is refused here (RFC 9112, section 3.2).
+
+use http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, Uri, Version};
+
+/// Why a request is refused before it is routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadRequest {
+    /// HTTP/1.1 without Host.
+    NoHost,
+    /// More than one Host.
+    ManyHosts,
+    /// A Host that is not `name[:port]`.
+    BadHost,
+    /// Absolute form and Host disagree in a way that matters.
+    BadTarget,
+    /// Dot segments, a fragment or control characters in the path.
+    BadPath,
+    /// A transfer coding other than one `chunked`.
+    BadTransferCoding,
+}
+
+impl BadRequest {
+    /// For the client.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            BadRequest::NoHost => "the request has no Host",
+            BadRequest::ManyHosts => "the request has more than one Host",
+            BadRequest::BadHost => "the Host is not a valid authority",
+            BadRequest::BadTarget => "the request target is not acceptable",
+            BadRequest::BadPath => "the path has dot segments, a fragment or control characters",
+            BadRequest::BadTransferCoding => "the only transfer coding accepted is chunked",
+        }
+    }
+}
+
+/// The authority of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Authority {
+    /// As it came, for the Host that the target sees.
+    pub(crate) whole: String,
+    /// Lower case, without port and trailing dot, for matching.
+    pub(crate) host: String,
+}
+
+/// The one authority of a request. In absolute form it replaces Host (RFC 9112, 3.2.2).
+pub(crate) fn authority(
+    uri: &Uri,
+    headers: &HeaderMap,
+    version: Version,
+) -> Result<Authority, BadRequest> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadRequest::ManyHosts);
+    }
+    let host = host.map(|value| value.to_str().map_err(|_| BadRequest::BadHost)).transpose()?;
+    if let Some(scheme) = uri.scheme_str() {
+        let authority = uri.authority().ok_or(BadRequest::BadTarget)?;
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return Err(BadRequest::BadTarget);
+        }
+        if let Some(host) = host {
+            parse(host)?;
+        }
+        return parse(authority.as_str());
+    }
+    match host {
+        Some(host) => parse(host),
+        None if version < Version::HTTP_11 => {
+            Ok(Authority { whole: String::new(), host: String::new() })
+        }
+        None => Err(BadRequest::NoHost),
+    }
+}
+
+/// Parses `name[:port]`; no user information, nothing odd.
+pub(crate) fn parse(text: &str) -> Result<Authority, BadRequest> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (inside, after) = rest.split_once(']').ok_or(BadRequest::BadHost)?;
+            if inside.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(BadRequest::BadHost);
+            }
+            (&text[..inside.len() + 2], after.strip_prefix(':').or(after.is_empty().then_some("")))
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, Some("")),
+        },
+    };
+    let port = port.ok_or(BadRequest::BadHost)?;
+    let numeric = port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5;
+    let named = host.starts_with('[') || host.bytes().all(is_host_byte);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let oddly_dotted = host.starts_with('.') || host.contains("..") || host.ends_with('.');
+    if host.is_empty() || host.len() > 253 || !numeric || !named || oddly_dotted {
+        return Err(BadRequest::BadHost);
+    }
+    Ok(Authority { whole: text.to_string(), host: host.to_ascii_lowercase() })
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+/// The path for matching and forwarding; `*` only for OPTIONS.
+pub(crate) fn path<'u>(uri: &'u Uri, method: &Method) -> Result<&'u str, BadRequest> {
+    let path = uri.path();
+    if path == "*" {
+        return if method == Method::OPTIONS { Ok(path) } else { Err(BadRequest::BadTarget) };
+    }
+    let plain = path.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#' && b != b'\\');
+    if !path.starts_with('/') || !plain || path.split('/').any(is_dot_segment) {
+        return Err(BadRequest::BadPath);
+    }
+    Ok(path)
+}
+
+/// `.` and `..`, also where the dots are percent-encoded.
+fn is_dot_segment(segment: &str) -> bool {
+    let mut dots = 0;
+    let mut rest = segment;
+    while !rest.is_empty() {
+        let encoded = rest.len() >= 3 && rest.as_bytes()[..3].eq_ignore_ascii_case(b"%2e");
+        rest = if encoded {
+            &rest[3..]
+        } else if let Some(after) = rest.strip_prefix('.') {
+            after
+        } else {
+            return false;
+        };
+        dots += 1;
+    }
+    dots == 1 || dots == 2
+}
+
+/// Refuses any transfer coding but a single `chunked` (RFC 9112, section 6.1).
+pub(crate) fn transfer_coding(headers: &HeaderMap) -> Result<(), BadRequest> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if chunked && codings.next().is_none() { Ok(()) } else { Err(BadRequest::BadTransferCoding) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_one_name_and_a_port() {
+        let good = [
+            ("Shop.Example.COM", "shop.example.com"),
+            ("shop.example.com:8080", "shop.example.com"),
+            ("shop.example.com.", "shop.example.com"),
+            ("[::1]:80", "[::1]"),
+            ("127.0.0.1:9", "127.0.0.1"),
+        ];
+        for (text, host) in good {
+            assert_eq!(parse(text).map(|a| a.host), Ok(host.to_string()), "{text}");
+        }
+        for bad in
+            ["", ":80", "a b", "a/b", "u@h", "h:x", "h:1:2", "[::1", "[x]", "a..b", ".a", "é"]
+        {
+            assert_eq!(parse(bad), Err(BadRequest::BadHost), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_every_spelling() {
+        for bad in ["/a/../b", "/./a", "/a/%2e%2E/b", "/.%2e", "/a/.."] {
+            let uri: Uri = bad.parse().unwrap();
+            assert_eq!(path(&uri, &Method::GET), Err(BadRequest::BadPath), "{bad}");
+        }
+        for good in ["/", "/a/...", "/a/.b", "/%2e%2e%2e", "/a..b/c"] {
+            let uri: Uri = good.parse().unwrap();
+            assert_eq!(path(&uri, &Method::GET), Ok(good));
+        }
+    }
+}

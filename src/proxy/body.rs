@@ -1,0 +1,245 @@
+//! Bodies on their way through: streamed frame by frame, with an idle deadline, never gathered.
+//!
+//! Backpressure is hyper's: a frame is asked for only when the other side can take it.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::pool::Lease;
+use crate::routing::cell::TargetCell;
+
+/// A response body as the client sees it.
+pub(crate) enum ProxyBody {
+    /// Said by the proxy itself.
+    Full(Option<Bytes>),
+    /// Streamed from a target.
+    Streamed(Box<ResponseBody>),
+}
+
+/// A response body from a target.
+pub(crate) struct ResponseBody {
+    inner: Timed,
+    /// Given back to its pool when the body has ended and the request was sent whole.
+    lease: Option<Lease>,
+    request_sent: Rc<Cell<bool>>,
+    _open: OpenBody,
+    done: Option<Box<dyn FnOnce()>>,
+}
+
+/// A request body on its way to a target.
+pub(crate) struct RequestBody {
+    /// None for a body that is known to be empty.
+    inner: Option<Timed>,
+    /// Whether everything was handed to the connection.
+    sent: Rc<Cell<bool>>,
+    /// Whether anything was.
+    pub(crate) begun: Rc<Cell<bool>>,
+}
+
+/// Counts a body at its target for as long as it lives.
+struct OpenBody(Arc<TargetCell>);
+
+/// A body that must move at least once per idle time.
+struct Timed {
+    body: Incoming,
+    idle: Duration,
+    moved: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What ends a body early.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// The other side broke off.
+    Broken(hyper::Error),
+    /// Nothing moved for too long.
+    Idle,
+}
+
+impl ProxyBody {
+    /// No body.
+    pub(crate) fn empty() -> ProxyBody {
+        ProxyBody::Full(None)
+    }
+
+    /// These bytes.
+    pub(crate) fn full(bytes: Bytes) -> ProxyBody {
+        ProxyBody::Full(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl ResponseBody {
+    /// A body that comes from `cell`'s target over `lease`'s connection.
+    pub(crate) fn new(
+        body: Incoming,
+        idle: Duration,
+        lease: Lease,
+        request_sent: Rc<Cell<bool>>,
+        cell: Arc<TargetCell>,
+        done: Box<dyn FnOnce()>,
+    ) -> ResponseBody {
+        cell.body_begin();
+        let mut whole = ResponseBody {
+            inner: Timed::new(body, idle),
+            lease: Some(lease),
+            request_sent,
+            _open: OpenBody(cell),
+            done: Some(done),
+        };
+        if whole.inner.body.is_end_stream() {
+            whole.ended();
+        }
+        whole
+    }
+
+    fn ended(&mut self) {
+        if let Some(lease) = self.lease.take().filter(|_| self.request_sent.get()) {
+            lease.give_back();
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done();
+        }
+    }
+}
+
+impl Drop for OpenBody {
+    fn drop(&mut self) {
+        self.0.body_done();
+    }
+}
+
+impl RequestBody {
+    /// A body to be sent on; `sent` turns true once all of it was.
+    pub(crate) fn new(body: Incoming, idle: Duration, sent: Rc<Cell<bool>>) -> RequestBody {
+        let empty = body.is_end_stream();
+        sent.set(empty);
+        let inner = (!empty).then(|| Timed::new(body, idle));
+        RequestBody { inner, sent, begun: Rc::new(Cell::new(false)) }
+    }
+
+    /// No body, for a repeat of a request that had none.
+    pub(crate) fn empty(sent: &Rc<Cell<bool>>) -> RequestBody {
+        sent.set(true);
+        RequestBody { inner: None, sent: sent.clone(), begun: Rc::new(Cell::new(false)) }
+    }
+}
+
+impl Timed {
+    fn new(body: Incoming, idle: Duration) -> Timed {
+        Timed { body, idle, moved: Instant::now(), timer: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.moved = Instant::now();
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
+            Poll::Pending => {
+                let deadline = self.moved + self.idle;
+                let timer =
+                    self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                loop {
+                    ready!(timer.as_mut().poll(cx));
+                    if Instant::now() >= deadline {
+                        return Poll::Ready(Some(Err(BodyError::Idle)));
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            ProxyBody::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            ProxyBody::Streamed(body) => {
+                let frame = ready!(body.inner.poll(cx));
+                if frame.is_none() || body.inner.body.is_end_stream() {
+                    body.ended();
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ProxyBody::Full(bytes) => bytes.is_none(),
+            ProxyBody::Streamed(body) => body.inner.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ProxyBody::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            ProxyBody::Streamed(body) => body.inner.body.size_hint(),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        let Some(inner) = &mut body.inner else { return Poll::Ready(None) };
+        let frame = ready!(inner.poll(cx));
+        let over = frame.is_none() || inner.body.is_end_stream();
+        if frame.as_ref().is_some_and(Result::is_ok) {
+            body.begun.set(true);
+        }
+        if over {
+            body.sent.set(true);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(|inner| inner.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), |inner| inner.body.size_hint())
+    }
+}
+
+impl std::fmt::Display for BodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BodyError::Broken(error) => write!(f, "the body broke off: {error}"),
+            BodyError::Idle => f.write_str("nothing of the body moved for too long"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}

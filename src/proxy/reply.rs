@@ -1,0 +1,169 @@
+//! What the proxy says to a client by itself: refusals, failures, redirects, fixed answers.
+//!
+//! Failures name their cause in Proxy-Status (RFC 9209), so that a 502 of this proxy is not
+//! mistaken for one of the target.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::{Response, StatusCode, Uri};
+
+use super::body::ProxyBody;
+use super::headers::PROXY_STATUS;
+use crate::model::rule::{Redirect, Respond};
+
+/// Why there is no answer from a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// What the client sent is not acceptable.
+    BadRequest(&'static str),
+    /// This method is not served.
+    MethodRefused,
+    /// No rule takes the request.
+    NoRoute,
+    /// The request has been here before.
+    Loop,
+    /// No target may be sent to.
+    NoTarget,
+    /// The target's name has no address.
+    NameUnknown,
+    /// The target's address is one that is never connected to.
+    AddressRefused,
+    /// No connection.
+    ConnectRefused,
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection ended before a response head.
+    ConnectionEnded,
+    /// The target's response could not be understood.
+    BadResponse,
+    /// No response head in time.
+    ResponseTimeout,
+    /// A defect of this proxy.
+    Internal,
+}
+
+impl Failure {
+    /// The status that the client sees.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Failure::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+            Failure::NoRoute => StatusCode::NOT_FOUND,
+            Failure::Loop => StatusCode::LOOP_DETECTED,
+            Failure::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::NameUnknown
+            | Failure::AddressRefused
+            | Failure::ConnectRefused
+            | Failure::ConnectionEnded
+            | Failure::BadResponse => StatusCode::BAD_GATEWAY,
+            Failure::ConnectTimeout | Failure::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The error type of RFC 9209, section 2.3.
+    pub(crate) fn cause(self) -> &'static str {
+        match self {
+            Failure::BadRequest(_) | Failure::MethodRefused => "http_request_error",
+            Failure::NoRoute => "destination_not_found",
+            Failure::Loop => "proxy_loop_detected",
+            Failure::NoTarget => "destination_unavailable",
+            Failure::NameUnknown => "dns_error",
+            Failure::AddressRefused => "destination_ip_prohibited",
+            Failure::ConnectRefused => "connection_refused",
+            Failure::ConnectTimeout => "connection_timeout",
+            Failure::ConnectionEnded => "connection_terminated",
+            Failure::BadResponse => "http_protocol_error",
+            Failure::ResponseTimeout => "http_response_timeout",
+            Failure::Internal => "proxy_internal_error",
+        }
+    }
+
+    fn detail(self) -> &'static str {
+        match self {
+            Failure::BadRequest(why) => why,
+            Failure::MethodRefused => "this method is not served here",
+            Failure::NoRoute => "no rule takes this request",
+            Failure::Loop => "the request has passed this proxy before",
+            Failure::NoTarget => "no target is ready",
+            Failure::NameUnknown => "the target's name has no address",
+            Failure::AddressRefused => "the target's address is not allowed",
+            Failure::ConnectRefused => "the target could not be connected to",
+            Failure::ConnectTimeout => "the target did not accept a connection in time",
+            Failure::ConnectionEnded => "the target ended the connection",
+            Failure::BadResponse => "the target's response is not valid",
+            Failure::ResponseTimeout => "the target did not answer in time",
+            Failure::Internal => "the proxy failed",
+        }
+    }
+}
+
+/// The answer that stands for a failure.
+pub(crate) fn failed(failure: Failure, node: &str, request: &HeaderMap) -> Response<ProxyBody> {
+    let status = failure.status();
+    let (kind, body) = if wants_json(request) {
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": failure.detail(),
+        });
+        ("application/problem+json", body.to_string())
+    } else {
+        ("text/plain; charset=utf-8", format!("{}\n", failure.detail()))
+    };
+    let mut response = Response::new(ProxyBody::full(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let said = format!("tradewind-{node}; error={}", failure.cause());
+    if let Ok(said) = HeaderValue::from_str(&said) {
+        headers.insert(PROXY_STATUS, said);
+    }
+    response
+}
+
+fn wants_json(request: &HeaderMap) -> bool {
+    request
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("json"))
+}
+
+/// The answer of a rule that sends the client elsewhere.
+pub(crate) fn redirected(rule: &Redirect, uri: &Uri, authority: &str) -> Response<ProxyBody> {
+    let scheme = rule.scheme.as_deref().unwrap_or("http");
+    let host = rule.host.as_deref().unwrap_or(authority);
+    let location = match &rule.path {
+        Some(path) => format!("{scheme}://{host}{path}"),
+        None => {
+            let path = uri.path_and_query().map_or("/", |both| both.as_str());
+            format!("{scheme}://{host}{path}")
+        }
+    };
+    let mut response = Response::new(ProxyBody::empty());
+    *response.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::FOUND);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// The answer of a rule that answers by itself.
+pub(crate) fn responded(rule: &Respond) -> Response<ProxyBody> {
+    let mut response = Response::new(ProxyBody::full(Bytes::copy_from_slice(rule.body.as_bytes())));
+    *response.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    if !rule.body.is_empty() {
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        headers.insert(CONTENT_TYPE, text);
+    }
+    for (name, value) in &rule.headers {
+        if let (Ok(name), Ok(value)) =
+            (http::HeaderName::try_from(name.as_str()), HeaderValue::from_str(value))
+        {
+            headers.insert(name, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,94 @@
+//! From a target's name to addresses that may be connected to.
+//!
+//! Every address is judged after resolution, so a name cannot lead where a literal may not.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::reply::Failure;
+use crate::model::rule::TargetAddress;
+use crate::wire::rule_schema::target_url::never_a_target;
+
+/// Which addresses a node may connect to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AddressPolicy {
+    /// Whether targets on this machine are allowed.
+    pub(crate) loopback: bool,
+    /// The node's own control ports: never a target.
+    pub(crate) own: Vec<SocketAddr>,
+}
+
+/// One thread's names, for a short while each.
+pub(crate) struct Resolver {
+    policy: Arc<AddressPolicy>,
+    known: RefCell<HashMap<String, (Instant, Vec<IpAddr>)>>,
+}
+
+impl AddressPolicy {
+    /// Whether this address may be connected to.
+    pub(crate) fn allows(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        never_a_target(ip).is_none()
+            && (self.loopback || !ip.is_loopback())
+            && !self.own.contains(&address)
+    }
+}
+
+impl Resolver {
+    pub(crate) fn new(policy: Arc<AddressPolicy>) -> Resolver {
+        Resolver { policy, known: RefCell::default() }
+    }
+
+    /// The addresses of a target, those that are allowed.
+    pub(crate) async fn resolve(&self, target: &TargetAddress) -> Result<Vec<SocketAddr>, Failure> {
+        let addresses = match target.literal() {
+            Some(ip) => vec![ip],
+            None => self.look_up(&target.host).await?,
+        };
+        let allowed: Vec<SocketAddr> = addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, target.port))
+            .filter(|address| self.policy.allows(*address))
+            .collect();
+        if allowed.is_empty() { Err(Failure::AddressRefused) } else { Ok(allowed) }
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
+        if let Some((at, addresses)) = self.known.borrow().get(name)
+            && at.elapsed() < FRESH
+        {
+            return Ok(addresses.clone());
+        }
+        let found = tokio::net::lookup_host((name, 0)).await;
+        let mut known = self.known.borrow_mut();
+        match found {
+            Ok(found) => {
+                let addresses: Vec<IpAddr> =
+                    found.map(|address| address.ip()).take(ADDRESSES).collect();
+                if known.len() >= NAMES {
+                    known.clear();
+                }
+                known.insert(name.to_string(), (Instant::now(), addresses.clone()));
+                Ok(addresses)
+            }
+            // A name that resolved before is better than none while the resolver is away.
+            Err(_) => known
+                .get(name)
+                .filter(|(at, _)| at.elapsed() < STALE)
+                .map(|(_, addresses)| addresses.clone())
+                .ok_or(Failure::NameUnknown),
+        }
+    }
+}
+
+/// How long an answer is good for.
+const FRESH: Duration = Duration::from_secs(10);
+/// How long it is used when no new one can be had.
+const STALE: Duration = Duration::from_secs(600);
+/// Names remembered per thread.
+const NAMES: usize = 10_000;
+/// Addresses tried per name.
+const ADDRESSES: usize = 16;

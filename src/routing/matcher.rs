@@ -1,0 +1,118 @@
+//! Whether one alternative of a rule takes a request, and how specific it is.
+//!
+//! Pure comparisons on borrowed text; which of several takes it is `table`'s business.
+
+use std::cmp::Reverse;
+
+use regex_automata::meta::Regex;
+use regex_automata::util::syntax;
+
+use crate::model::ids::RuleId;
+use crate::model::limits;
+use crate::model::moment::WallTime;
+use crate::model::rule::{Alternative, PathMatch};
+
+/// What matching looks at. Host in lower case, without port and trailing dot.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The one authority of the request.
+    pub host: &'a str,
+    /// As sent; methods are case-sensitive.
+    pub method: &'a str,
+    /// Without the query.
+    pub path: &'a str,
+    /// What follows the question mark.
+    pub query: Option<&'a str>,
+}
+
+/// Order among alternatives of one host and one path: the least comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    method: Reverse<bool>,
+    headers: Reverse<usize>,
+    query: Reverse<usize>,
+    created: WallTime,
+    id: RuleId,
+    alternative: usize,
+}
+
+/// A rule's regular expression could not be made into a matcher.
+#[derive(Debug)]
+pub struct RegexRefused {
+    /// The expression.
+    pub pattern: String,
+    /// What the engine said.
+    pub reason: String,
+}
+
+impl Rank {
+    /// The rank of one alternative of a rule.
+    pub fn of(alternative: &Alternative, index: usize, created: WallTime, id: &RuleId) -> Rank {
+        Rank {
+            method: Reverse(!alternative.methods.is_empty()),
+            headers: Reverse(alternative.headers.len()),
+            query: Reverse(alternative.query.len()),
+            created,
+            id: id.clone(),
+            alternative: index,
+        }
+    }
+
+    /// Which alternative of the rule it is.
+    pub fn alternative(&self) -> usize {
+        self.alternative
+    }
+
+    /// Whether only age and id tell two alternatives apart.
+    pub fn ties_with(&self, other: &Rank) -> bool {
+        self.method == other.method && self.headers == other.headers && self.query == other.query
+    }
+}
+
+/// Compiles a path expression; it must match the whole path.
+pub fn compile(pattern: &str) -> Result<Regex, RegexRefused> {
+    let config = Regex::config().nfa_size_limit(Some(limits::REGEX_NFA_BYTES * 4));
+    Regex::builder()
+        .configure(config)
+        .syntax(syntax::Config::new().nest_limit(50))
+        .build(&format!("^(?:{pattern})$"))
+        .map_err(|error| RegexRefused { pattern: pattern.to_string(), reason: error.to_string() })
+}
+
+/// Whether method, headers and query of an alternative allow the request.
+pub fn allows<'h>(
+    alternative: &Alternative,
+    asked: &Asked<'_>,
+    header: &impl Fn(&str) -> Option<&'h str>,
+) -> bool {
+    let method = alternative.methods.is_empty()
+        || alternative.methods.iter().any(|method| method == asked.method);
+    method
+        && alternative.headers.iter().all(|(name, value)| header(name) == Some(value.as_str()))
+        && alternative.query.iter().all(|(name, value)| {
+            asked.query.and_then(|query| parameter(query, name)).is_some_and(|at| at == *value)
+        })
+}
+
+/// Whether `prefix` covers `path` by whole segments.
+pub fn covers(prefix: &str, path: &str) -> bool {
+    prefix == "/"
+        || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Bytes of the path that a prefix match took.
+pub fn prefix_length(alternative: &Alternative) -> Option<usize> {
+    match &alternative.path {
+        Some(PathMatch::Prefix(prefix)) if prefix == "/" => Some(0),
+        Some(PathMatch::Prefix(prefix)) => Some(prefix.len()),
+        _ => None,
+    }
+}
+
+/// The first value of a query parameter, as it stands (no decoding).
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}

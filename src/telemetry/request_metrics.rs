@@ -1,0 +1,264 @@
+//! What happened to requests, counted with plain atomics on the traffic threads.
+//!
+//! Cost: a handful of relaxed additions a request. Per-rule series are cut to the busiest ones
+//! when they are read, not when they are counted. Hosts are never a label.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::model::ids::RuleId;
+
+/// Everything counted at one node.
+#[derive(Debug, Default)]
+pub(crate) struct RequestMetrics {
+    pub(crate) in_flight: AtomicI64,
+    pub(crate) connections: AtomicI64,
+    pub(crate) duration: Histogram<16>,
+    pub(crate) overhead: Histogram<12>,
+    /// Requests that no rule took, and those refused before.
+    pub(crate) unrouted: RuleCounters,
+    rules: Mutex<BTreeMap<RuleId, Arc<RuleCounters>>>,
+}
+
+/// The counters of one rule; they outlive its versions.
+#[derive(Debug, Default)]
+pub(crate) struct RuleCounters {
+    requests: [[AtomicU64; 6]; METHODS.len()],
+    targets: Mutex<BTreeMap<String, Arc<TargetCounters>>>,
+}
+
+/// The counters of one rule's target.
+#[derive(Debug, Default)]
+pub(crate) struct TargetCounters {
+    outcomes: [AtomicU64; OUTCOMES.len()],
+}
+
+/// How an attempt ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptEnd {
+    /// A response head below 500.
+    Success,
+    /// A 5xx or a broken connection.
+    Failure,
+    /// No connection.
+    ConnectError,
+    /// No response head in time.
+    Timeout,
+    /// The client went away.
+    Aborted,
+}
+
+/// A fixed-bucket histogram in seconds.
+#[derive(Debug)]
+pub(crate) struct Histogram<const N: usize> {
+    bounds: &'static [f64],
+    buckets: [AtomicU64; N],
+    sum_micros: AtomicU64,
+}
+
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
+const OUTCOMES: [&str; 5] = ["success", "failure", "connect_error", "timeout", "aborted"];
+/// The OpenTelemetry boundaries for HTTP durations, in seconds.
+const DURATION_BOUNDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// 50 us to 100 ms.
+const OVERHEAD_BOUNDS: [f64; 11] =
+    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1];
+/// Rules with series of their own.
+const BUSIEST: usize = 100;
+
+impl Default for Histogram<16> {
+    fn default() -> Self {
+        Histogram::new(&DURATION_BOUNDS)
+    }
+}
+
+impl Default for Histogram<12> {
+    fn default() -> Self {
+        Histogram::new(&OVERHEAD_BOUNDS)
+    }
+}
+
+impl<const N: usize> Histogram<N> {
+    fn new(bounds: &'static [f64]) -> Self {
+        let buckets = std::array::from_fn(|_| AtomicU64::new(0));
+        Histogram { bounds, buckets, sum_micros: AtomicU64::new(0) }
+    }
+
+    /// Counts one.
+    pub(crate) fn observe(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let index = self.bounds.iter().position(|bound| seconds <= *bound);
+        self.buckets[index.unwrap_or(self.bounds.len()).min(N - 1)].fetch_add(1, Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.sum_micros.fetch_add(micros, Relaxed);
+    }
+
+    fn write(&self, name: &str, help: &str, out: &mut String) {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+        let mut total = 0;
+        for (index, bound) in self.bounds.iter().enumerate() {
+            total += self.buckets[index].load(Relaxed);
+            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {total}");
+        }
+        total += self.buckets[self.bounds.len().min(N - 1)].load(Relaxed);
+        let sum = Duration::from_micros(self.sum_micros.load(Relaxed)).as_secs_f64();
+        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {total}");
+        let _ = writeln!(out, "{name}_sum {sum}\n{name}_count {total}");
+    }
+}
+
+impl RuleCounters {
+    /// Counts a finished request.
+    pub(crate) fn request(&self, method: &str, status: u16) {
+        let row = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
+        let class = usize::from(status / 100).min(5);
+        self.requests[row][class].fetch_add(1, Relaxed);
+    }
+
+    /// All requests so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.requests.iter().flatten().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// The counters of a target of this rule.
+    pub(crate) fn target(&self, address: &str) -> Arc<TargetCounters> {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.entry(address.to_string()).or_default().clone()
+    }
+
+    /// Forgets targets that the rule has no longer.
+    pub(crate) fn keep_targets(&self, addresses: &[String]) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|address, _| addresses.contains(address));
+    }
+}
+
+impl TargetCounters {
+    /// Counts an attempt.
+    pub(crate) fn attempt(&self, end: AttemptEnd) {
+        self.outcomes[end as usize].fetch_add(1, Relaxed);
+    }
+}
+
+impl RequestMetrics {
+    /// The counters of a rule.
+    pub(crate) fn rule(&self, id: &RuleId) -> Arc<RuleCounters> {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.entry(id.clone()).or_default().clone()
+    }
+
+    /// Forgets a rule that is gone.
+    pub(crate) fn forget(&self, id: &RuleId) {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Requests of all kinds since the start.
+    pub(crate) fn total(&self) -> u64 {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.values().map(|counters| counters.total()).sum::<u64>() + self.unrouted.total()
+    }
+
+    /// The Prometheus text of everything here.
+    pub(crate) fn write(&self, out: &mut String) {
+        let rules: Vec<(RuleId, Arc<RuleCounters>)> = {
+            let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            rules.iter().map(|(id, counters)| (id.clone(), counters.clone())).collect()
+        };
+        let mut busiest: Vec<(u64, usize)> =
+            rules.iter().enumerate().map(|(i, (_, counters))| (counters.total(), i)).collect();
+        busiest.sort_unstable_by(|a, b| b.cmp(a));
+        self.write_requests(&rules, &busiest, out);
+        write_attempts(&rules, &busiest, out);
+        self.duration.write(
+            "tradewind_request_duration_seconds",
+            "From the request's head to the response's last byte.",
+            out,
+        );
+        self.overhead.write(
+            "tradewind_proxy_overhead_seconds",
+            "To the response head, without the time spent waiting for the target.",
+            out,
+        );
+        let gauges = [
+            ("tradewind_requests_in_flight", &self.in_flight),
+            ("tradewind_connections", &self.connections),
+        ];
+        for (name, gauge) in gauges {
+            let _ = writeln!(out, "# TYPE {name} gauge\n{name} {}", gauge.load(Relaxed));
+        }
+    }
+
+    fn write_requests(
+        &self,
+        rules: &[(RuleId, Arc<RuleCounters>)],
+        busiest: &[(u64, usize)],
+        out: &mut String,
+    ) {
+        let name = "tradewind_requests_total";
+        let _ = writeln!(out, "# HELP {name} Requests answered.\n# TYPE {name} counter");
+        for (_, index) in busiest.iter().take(BUSIEST) {
+            let (id, counters) = &rules[*index];
+            write_rule(name, id.as_str(), &[counters], out);
+        }
+        let rest: Vec<&Arc<RuleCounters>> =
+            busiest.iter().skip(BUSIEST).map(|(_, index)| &rules[*index].1).collect();
+        if !rest.is_empty() {
+            write_rule(name, "_other", &rest, out);
+        }
+        for (row, method) in METHODS.iter().enumerate() {
+            for class in 1..6 {
+                let count = self.unrouted.requests[row][class].load(Relaxed);
+                if count > 0 {
+                    write_request(name, "_none", (method, class), count, out);
+                }
+            }
+        }
+    }
+}
+
+fn write_rule(name: &str, rule: &str, counters: &[&Arc<RuleCounters>], out: &mut String) {
+    for (row, method) in METHODS.iter().enumerate() {
+        for class in 1..6 {
+            let count: u64 = counters.iter().map(|c| c.requests[row][class].load(Relaxed)).sum();
+            if count > 0 {
+                write_request(name, rule, (method, class), count, out);
+            }
+        }
+    }
+}
+
+fn write_request(name: &str, rule: &str, of: (&str, usize), count: u64, out: &mut String) {
+    let (method, class) = of;
+    let _ = writeln!(
+        out,
+        "{name}{{rule=\"{rule}\",method=\"{method}\",code_class=\"{class}xx\",protocol=\"http/1.1\"}} {count}"
+    );
+}
+
+fn write_attempts(
+    rules: &[(RuleId, Arc<RuleCounters>)],
+    busiest: &[(u64, usize)],
+    out: &mut String,
+) {
+    let name = "tradewind_upstream_attempts_total";
+    let _ = writeln!(out, "# HELP {name} Attempts at targets.\n# TYPE {name} counter");
+    for (_, index) in busiest.iter().take(BUSIEST) {
+        let (id, counters) = &rules[*index];
+        let targets = counters.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, target) in targets.iter() {
+            for (outcome, count) in OUTCOMES.iter().zip(&target.outcomes) {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    let _ = writeln!(
+                        out,
+                        "{name}{{rule=\"{id}\",target=\"{address}\",outcome=\"{outcome}\"}} {count}"
+                    );
+                }
+            }
+        }
+    }
+}
