@@ -151,8 +151,8 @@ impl Commits {
     }
 
     /// Remembers an answer from before the start; oldest first.
-    pub fn remember(&mut self, id: WriteId, answer: Answer) -> Option<WriteId> {
-        self.memory.insert(id, answer)
+    pub fn remember(&mut self, id: WriteId, answer: Answer) {
+        self.memory.insert(id, answer);
     }
 
     /// Pins an author from before the start.
@@ -212,9 +212,10 @@ impl Commits {
         let written = changes.iter().filter_map(|change| ledger.record(&change.id));
         let filed = written.map(|record| Filed::committed((**record).clone())).collect();
         self.ledger = ledger;
-        let forgotten =
-            write.write_id.clone().and_then(|id| self.memory.insert(id, answer.clone()));
-        Ok(Decision { answer, filed, repeated: false, forgotten })
+        if let Some(id) = write.write_id.clone() {
+            self.memory.insert(id, answer.clone());
+        }
+        Ok(Decision { answer, filed, repeated: false })
     }
 
     /// Signs the head of the last commit; before anybody sees it.
@@ -293,8 +294,6 @@ pub struct Decision {
     pub filed: Vec<Filed>,
     /// There is nothing to store: the answer was given before, or it was a dry run.
     pub repeated: bool,
-    /// The write id whose answer was dropped for this one.
-    pub forgotten: Option<WriteId>,
 }
 
 impl Default for Decision {
@@ -302,7 +301,7 @@ impl Default for Decision {
         let epoch = crate::model::ids::Epoch(1);
         let position = Position { epoch, revision: crate::model::ids::Revision(0) };
         let answer = Answer { results: Vec::new(), position };
-        Decision { answer, filed: Vec::new(), repeated: false, forgotten: None }
+        Decision { answer, filed: Vec::new(), repeated: false }
     }
 }
 

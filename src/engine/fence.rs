@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::model::head::{Position, SignedHead};
-use crate::model::ids::NodeId;
+use crate::model::ids::{Epoch, NodeId, Revision};
 use crate::model::ledger::Ledger;
 use crate::model::trust::Trust;
 
@@ -31,6 +31,45 @@ pub enum Fence {
     },
     /// The store failed, and what it holds is not known.
     StoreFailed(String),
+}
+
+impl Fence {
+    /// Words that `parse` takes; none where a restart begins anew.
+    pub fn words(&self) -> Option<String> {
+        let at = |kind: &str, node: &NodeId, position: &Position| {
+            Some(format!("{kind} {node} {} {}", position.epoch, position.revision))
+        };
+        match self {
+            Fence::LostStore => Some("lost".to_owned()),
+            Fence::Ahead { node, position } => at("ahead", node, position),
+            Fence::Forked { node, position } => at("forked", node, position),
+            Fence::StoreFailed(_) => None,
+        }
+    }
+
+    /// The fence with these words.
+    pub fn parse(words: &str) -> Option<Fence> {
+        let parts: Vec<&str> = words.split(' ').collect();
+        let [kind, node, epoch, revision] = parts[..] else {
+            return (words == "lost").then_some(Fence::LostStore);
+        };
+        let node = NodeId::parse(node)?;
+        let (epoch, revision) = (Epoch(epoch.parse().ok()?), Revision(revision.parse().ok()?));
+        let position = Position { epoch, revision };
+        match kind {
+            "ahead" => Some(Fence::Ahead { node, position }),
+            "forked" => Some(Fence::Forked { node, position }),
+            _ => None,
+        }
+    }
+
+    /// What a node was seen with.
+    pub fn seen(&self) -> Option<Position> {
+        match self {
+            Fence::Ahead { position, .. } | Fence::Forked { position, .. } => Some(*position),
+            Fence::LostStore | Fence::StoreFailed(_) => None,
+        }
+    }
 }
 
 /// What a follower's head says about this orchestrator.
@@ -98,5 +137,21 @@ impl fmt::Display for Fence {
                 write!(f, "the store failed ({why}); mend the disk and start again")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_survives_its_words() {
+        let node = NodeId::parse("fra2").unwrap();
+        let position = Position { epoch: Epoch(2), revision: Revision(17) };
+        let ahead = Fence::Ahead { node: node.clone(), position };
+        for fence in [Fence::LostStore, ahead, Fence::Forked { node, position }] {
+            assert_eq!(Fence::parse(&fence.words().unwrap()), Some(fence));
+        }
+        assert_eq!(Fence::parse("ahead fra2 two 17"), None);
     }
 }

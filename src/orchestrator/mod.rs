@@ -1,1 +1,5 @@
-//! Takes writes, orders, signs and streams them.
+//! Takes writes, orders them, signs and streams them.
+
+mod key_file;
+mod store;
+pub mod store_error;

@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::delta_parts::{DeltaAssembly, delta_to_parts};
 use super::error::WireError;
 use super::proto::{self, follow_request, follow_response};
 use super::{field, follow_words};
+use crate::model::delta::Delta;
 use crate::model::exchange::{FromNode, FromOrchestrator};
 use crate::model::follow::{Hello, Settled, Welcome};
 use crate::model::head::{Beacon, SignedHead};
@@ -51,6 +53,30 @@ pub(crate) fn follow_responses(said: &FromOrchestrator) -> Vec<proto::FollowResp
         FromOrchestrator::LedgerRequest => vec![Kind::LedgerRequest(proto::LedgerRequest {})],
     };
     kinds.into_iter().map(|kind| proto::FollowResponse { kind: Some(kind) }).collect()
+}
+
+/// What a node says of itself, as bytes for the orchestrator's store.
+pub(crate) fn encode_hello(hello: &Hello) -> Vec<u8> {
+    hello_message(hello).encode_to_vec()
+}
+
+/// What a node said of itself, from its bytes.
+pub(crate) fn decode_hello(bytes: &[u8]) -> Result<Hello, WireError> {
+    read_hello(&proto::Hello::decode(bytes).map_err(|_| WireError::Undecodable("hello"))?)
+}
+
+/// What the orchestrator says, as the bytes of its stream's messages; never none.
+pub(crate) fn follow_frames(said: &FromOrchestrator) -> Vec<Bytes> {
+    let messages = follow_responses(said);
+    messages.iter().map(|message| Bytes::from(message.encode_to_vec())).collect()
+}
+
+/// The parts of a delta as bytes of the stream's messages, one by one.
+pub(crate) fn delta_frames(delta: &Delta) -> impl Iterator<Item = Bytes> + '_ {
+    delta_to_parts(delta).map(|part| {
+        let kind = Some(follow_response::Kind::Part(part));
+        Bytes::from(proto::FollowResponse { kind }.encode_to_vec())
+    })
 }
 
 /// Reads what a node says; one per stream.
@@ -140,7 +166,7 @@ fn hand_ins(overrides: &[Override]) -> impl Iterator<Item = proto::HandIn> + '_ 
     })
 }
 
-fn hello_message(hello: &Hello) -> proto::Hello {
+pub(super) fn hello_message(hello: &Hello) -> proto::Hello {
     proto::Hello {
         node: hello.node.as_str().to_owned(),
         region: hello.region.clone(),

@@ -14,7 +14,9 @@ mod tree;
 pub mod error;
 pub(crate) mod field;
 
+pub(crate) mod admin_proto;
 pub(crate) mod delta_parts;
+pub(crate) mod fleet_proto;
 pub(crate) mod follow_proto;
 pub(crate) mod follow_words;
 pub(crate) mod head_proto;
