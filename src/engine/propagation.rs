@@ -16,8 +16,8 @@ use crate::model::moment::Moment;
 /// The last commits, and each node's way along them.
 #[derive(Clone, Debug, Default)]
 pub struct Propagation {
-    // Invariant: positions rise, and so do moments.
-    commits: VecDeque<(SignedHead, Moment)>,
+    // Invariant: positions rise, and so do moments; none where the head is from before the start.
+    commits: VecDeque<(SignedHead, Option<Moment>)>,
     tracks: BTreeMap<NodeId, Track>,
 }
 
@@ -59,12 +59,12 @@ pub struct Spread {
 }
 
 impl Propagation {
-    /// A head was published.
-    pub fn committed(&mut self, head: SignedHead, now: Moment) {
+    /// A head was published; without a moment when that was before the start.
+    pub fn committed(&mut self, head: SignedHead, at: Option<Moment>) {
         if self.commits.back().is_some_and(|(last, _)| last.position() >= head.position()) {
             return;
         }
-        self.commits.push_back((head, now));
+        self.commits.push_back((head, at));
         if self.commits.len() > limits::TIMED_COMMITS {
             self.commits.pop_front();
         }
@@ -101,7 +101,7 @@ impl Propagation {
         }
         // What a node brings along when it first speaks tells nothing about the way there.
         let at = self.commits.binary_search_by_key(&active, |(head, _)| head.position()).ok()?;
-        (!first).then(|| now.since(self.commits[at].1))
+        self.commits[at].1.filter(|_| !first).map(|published| now.since(published))
     }
 
     /// Forgets a node.
@@ -123,7 +123,7 @@ impl Propagation {
         // A group of commits is published as one: its time is that of the head it ended on.
         let at = self.commits.partition_point(|(head, _)| head.position() < position);
         let oldest = self.commits.front().is_some_and(|(head, _)| head.position() <= position);
-        let published = self.commits.get(at).filter(|_| oldest).map(|(_, moment)| *moment);
+        let published = self.commits.get(at).filter(|_| oldest).and_then(|(_, moment)| *moment);
         let mut spread = Spread { timed: published.is_some(), ..Spread::default() };
         let mut times: Vec<(Duration, &NodeId)> = Vec::new();
         for node in nodes {
@@ -192,7 +192,7 @@ mod tests {
     fn the_times_of_a_commit_are_exact() {
         let mut propagation = Propagation::default();
         let nodes: Vec<NodeId> = (0..100).map(node).collect();
-        propagation.committed(head(1), ms(1_000));
+        propagation.committed(head(1), Some(ms(1_000)));
         for (index, node) in nodes.iter().enumerate() {
             let path = if index < 90 { Path::Stream } else { Path::Peer };
             propagation.reported(node, at(1), path, ms(1_001 + index as u64));
@@ -210,7 +210,7 @@ mod tests {
     fn a_report_that_skips_revisions_reaches_all_of_them() {
         let mut propagation = Propagation::default();
         for revision in 1..=3 {
-            propagation.committed(head(revision), ms(revision * 10));
+            propagation.committed(head(revision), Some(ms(revision * 10)));
         }
         propagation.reported(&node(1), at(3), Path::Stream, ms(40));
         for (revision, time) in [(1, 30), (2, 20), (3, 10)] {
@@ -224,7 +224,7 @@ mod tests {
     fn what_is_forgotten_is_not_guessed() {
         let mut propagation = Propagation::default();
         for revision in 1..=3_000 {
-            propagation.committed(head(revision), ms(revision));
+            propagation.committed(head(revision), Some(ms(revision)));
             propagation.reported(&node(1), at(revision), Path::Stream, ms(revision));
         }
         let old = propagation.spread(at(5), [node(1)].iter());

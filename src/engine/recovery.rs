@@ -10,12 +10,13 @@ use std::fmt;
 use super::commits::{Commits, Filed, FiledKind, unsigned};
 use crate::model::delta::{Delta, Refusal};
 use crate::model::head::{Branch, Position};
-use crate::model::ids::{Epoch, RuleId};
+use crate::model::ids::{ClusterId, Epoch, RuleId};
 use crate::model::key::PrivateKey;
 use crate::model::ledger::{Change, Ledger};
 use crate::model::limits;
 use crate::model::moment::WallTime;
 use crate::model::record::{Body, Record};
+use crate::model::trust::Trust;
 
 /// What was recovered.
 #[derive(Clone, Debug)]
@@ -47,17 +48,6 @@ pub enum RecoverError {
 }
 
 impl Commits {
-    /// Reads a ledger that somebody offered.
-    ///
-    /// # Errors
-    /// It does not hold, or is not of this cluster.
-    pub fn read_offer(&self, offered: &Delta) -> Result<Ledger, Refusal> {
-        if offered.to.head.cluster != self.ledger.head().cluster {
-            return Err(Refusal::OtherCluster);
-        }
-        Ledger::from_replace(offered, &self.trust)
-    }
-
     /// Goes on from the most advanced of what was offered and what is held. `known` is the most
     /// advanced position that any node proved to hold.
     ///
@@ -135,6 +125,21 @@ impl Commits {
         }
         Ok(filed)
     }
+}
+
+/// Reads a ledger that somebody offered.
+///
+/// # Errors
+/// It does not hold, or is not of this cluster.
+pub fn offered_ledger(
+    offered: &Delta,
+    cluster: ClusterId,
+    trust: &Trust,
+) -> Result<Ledger, Refusal> {
+    if offered.to.head.cluster != cluster {
+        return Err(Refusal::OtherCluster);
+    }
+    Ledger::from_replace(offered, trust)
 }
 
 /// The highest version of each rule that stands elsewhere, but not in `base` or its past.

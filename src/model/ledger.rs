@@ -358,6 +358,15 @@ impl Ledger {
         self.content.rules.values()
     }
 
+    /// Those after an id (from the first where it is empty) that begin with a prefix, by id.
+    pub fn records_from(&self, after: &str, prefix: &str) -> impl Iterator<Item = &Arc<Record>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = RuleId::parse(after).map_or(Unbounded, Excluded);
+        let prefix = prefix.to_owned();
+        let rest = self.content.rules.range((after, Unbounded)).map(|(_, record)| record);
+        rest.filter(move |record| record.id.as_str().starts_with(&prefix))
+    }
+
     /// What changed after a revision, oldest first; O(changes).
     pub fn changed_after(&self, revision: Revision) -> Vec<Arc<Record>> {
         self.content.changed_after(revision)

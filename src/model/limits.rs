@@ -175,3 +175,9 @@ pub const TIMED_REPORTS: usize = 1 << 20;
 
 /// Versions remembered of one rule.
 pub const HISTORY: usize = 20;
+
+/// Ledgers taken in during one recovery: each may be as large as the fleet's.
+pub const OFFERED_LEDGERS: usize = 8;
+
+/// Nodes named in one recovery.
+pub const RECOVER_FROM: usize = 64;

@@ -14,6 +14,10 @@ fn history(texts: &[&str]) -> Commits {
     commits
 }
 
+fn read_offer(commits: &Commits, offered: &Delta) -> Result<Ledger, Refusal> {
+    offered_ledger(offered, commits.ledger().head().cluster, commits.trust())
+}
+
 fn fenced(mut commits: Commits) -> Commits {
     commits.raise_fence(Fence::LostStore);
     commits
@@ -23,7 +27,7 @@ fn fenced(mut commits: Commits) -> Commits {
 fn a_lost_store_comes_back_from_a_node() {
     let fleet = history(&["1", "2", "3"]);
     let mut lost = fenced(commits());
-    let offer = lost.read_offer(&fleet.ledger().replacement()).unwrap();
+    let offer = read_offer(&lost, &fleet.ledger().replacement()).unwrap();
     let recovered = lost.recover(vec![offer], None, &key(), NOW).unwrap();
     assert!(recovered.orphaned.is_empty());
     assert_eq!(recovered.branch, fleet.ledger().position());
@@ -56,7 +60,7 @@ fn what_lay_beyond_is_filed_and_no_version_falls() {
     // The store came back from a copy and went another way before anybody noticed.
     let fleet = history(&["1", "2", "3", "4"]);
     let mut restored = fenced(history(&["1", "x", "y", "z", "zz", "zzz"]));
-    let offer = restored.read_offer(&fleet.ledger().replacement()).unwrap();
+    let offer = read_offer(&restored, &fleet.ledger().replacement()).unwrap();
     let recovered =
         restored.recover(vec![offer], Some(fleet.ledger().position()), &key(), NOW).unwrap();
     // Its own history is longer, so it is the base; the fleet's v4 is below its v6.
@@ -69,7 +73,7 @@ fn what_lay_beyond_is_filed_and_no_version_falls() {
     restored.seal(&key());
     let mut restored = fenced(restored);
     let fleet = history(&["1", "2", "3", "4", "5"]);
-    let offer = restored.read_offer(&fleet.ledger().replacement()).unwrap();
+    let offer = read_offer(&restored, &fleet.ledger().replacement()).unwrap();
     let recovered =
         restored.recover(vec![offer], Some(fleet.ledger().position()), &key(), NOW).unwrap();
     assert_eq!(recovered.orphaned.len(), 1);
@@ -84,10 +88,10 @@ fn a_foreign_or_altered_offer_is_refused() {
     let lost = fenced(commits());
     let mut altered = fleet.ledger().replacement();
     altered.records.clear();
-    assert!(lost.read_offer(&altered).is_err());
+    assert!(read_offer(&lost, &altered).is_err());
     let other = PrivateKey::from_seed([8; 32]);
     let foreign = Ledger::genesis(other.public().cluster(), |head| head.sign(&other));
-    assert!(lost.read_offer(&foreign.replacement()).is_err());
+    assert!(read_offer(&lost, &foreign.replacement()).is_err());
 }
 
 #[test]

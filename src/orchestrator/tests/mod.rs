@@ -1,0 +1,1 @@
+//! Claims about an orchestrator over real sockets.
