@@ -3,7 +3,7 @@
 //! Not their streams and not the ledger. Invariants: at most `limits::FOLLOWERS` are remembered,
 //! those gone longest forgotten first; a stream that was replaced cannot speak for its node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::propagation::Propagation;
@@ -45,19 +45,29 @@ pub struct StreamId(u64);
 #[derive(Clone, Debug)]
 pub struct Gate {
     awaited: usize,
+    // Those from before the start that have not said hello yet.
+    silent: BTreeSet<NodeId>,
     until: Moment,
 }
 
 impl Gate {
     /// A gate that waits for known followers; one without history is open at once.
-    pub fn after_start(revision: u64, known: usize, now: Moment) -> Gate {
-        let awaited = if revision == 0 { 0 } else { known.min(AWAITED) };
-        Gate { awaited, until: now + PATIENCE }
+    pub fn after_start(revision: u64, followers: &Followers, now: Moment) -> Gate {
+        let silent: BTreeSet<NodeId> = followers.known.keys().cloned().collect();
+        let awaited = if revision == 0 { 0 } else { silent.len().min(AWAITED) };
+        Gate { awaited, silent, until: now + PATIENCE }
+    }
+
+    /// A node said hello, and what its head says was heard before.
+    pub fn greeted(&mut self, node: &NodeId) {
+        if self.silent.remove(node) {
+            self.awaited = self.awaited.saturating_sub(1);
+        }
     }
 
     /// Whether writes may pass.
-    pub fn is_open(&self, followers: &Followers, now: Moment) -> bool {
-        now >= self.until || followers.greeted() >= self.awaited
+    pub fn is_open(&self, now: Moment) -> bool {
+        now >= self.until || self.awaited == 0
     }
 }
 
@@ -147,11 +157,6 @@ impl Followers {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
-    }
-
-    /// How many have said hello since the start.
-    pub fn greeted(&self) -> usize {
-        self.known.values().filter(|follower| follower.last_seen.is_some()).count()
     }
 }
 

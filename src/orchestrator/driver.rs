@@ -18,7 +18,7 @@ use crate::engine::followers::Gate;
 use crate::engine::recovery::{RecoverError, Recovered};
 use crate::model::follow::{Hello, Settled};
 use crate::model::head::{Beacon, Position};
-use crate::model::ids::WriteId;
+use crate::model::ids::{NodeId, WriteId};
 use crate::model::ledger::Ledger;
 use crate::model::manual::Override;
 
@@ -28,8 +28,9 @@ pub(super) enum Command {
     Write(Write, oneshot::Sender<Result<Answer, DriverError>>),
     /// Overrides from a node; no answer behind a fence.
     HandIn(Vec<Override>, oneshot::Sender<Vec<Settled>>),
-    /// A node said hello; with what is to be remembered, if that is new.
-    Greeted(Option<Box<Hello>>),
+    /// A node said hello; with what is to be remembered, if that is new. Whatever its head says
+    /// against this orchestrator was sent before.
+    Greeted(NodeId, Option<Box<Hello>>),
     /// A follower knows more, or something else.
     Fence(Fence),
     /// Time for a beacon.
@@ -109,8 +110,8 @@ impl Driver {
         tick: u64,
         commands: mpsc::Receiver<Command>,
     ) -> std::io::Result<Driver> {
-        let known = shared.followers().len();
-        let gate = Gate::after_start(commits.ledger().head().revision.0, known, shared.clock.now());
+        let revision = commits.ledger().head().revision.0;
+        let gate = Gate::after_start(revision, &shared.followers(), shared.clock.now());
         let store = shared.store.clone();
         let (held, gate) = (Vec::new(), Some(gate));
         let reserved = tick;
@@ -148,6 +149,7 @@ impl Loop {
                 break;
             }
         }
+        self.store.close();
     }
 
     /// One group; `false` at the end.
@@ -181,10 +183,8 @@ impl Loop {
     }
 
     fn gate_opens(&mut self) -> bool {
-        let open = self
-            .gate
-            .as_ref()
-            .is_none_or(|gate| gate.is_open(&self.shared.followers(), self.shared.clock.now()));
+        let now = self.shared.clock.now();
+        let open = self.gate.as_ref().is_none_or(|gate| gate.is_open(now));
         if open {
             self.gate = None;
         }
@@ -219,7 +219,10 @@ impl Loop {
                 turn.take_adoption(&adoption);
                 turn.replies.push(Reply::HandIn(reply, adoption.settled));
             }
-            Command::Greeted(hello) => {
+            Command::Greeted(node, hello) => {
+                if let Some(gate) = &mut self.gate {
+                    gate.greeted(&node);
+                }
                 turn.dirty |= hello.is_some();
                 turn.hellos.extend(hello.map(|hello| *hello));
             }
@@ -305,10 +308,16 @@ impl Loop {
         metrics.revision.set(i64::try_from(ledger.head().revision.0).unwrap_or(i64::MAX));
         metrics.live_rules.set(i64::try_from(ledger.live_count()).unwrap_or(i64::MAX));
         metrics.fenced.set(i64::from(fence.is_some()));
+        let last = self.shared.published.load();
+        let moved = *last.ledger.signed() != *ledger.signed() || last.fence != fence;
+        if !moved && !turn.beacon && last.asked == self.asked {
+            // Every follower wakes for a view: there must be something in it.
+            return;
+        }
         let now = self.shared.clock.now();
         let signed = *ledger.signed();
         let beacon = turn.beacon.then(|| Beacon::sign(signed.head, self.tick, &self.shared.key));
-        let (view, bytes) = self.shared.published.load().advance(ledger, fence, beacon, self.asked);
+        let (view, bytes) = last.advance(ledger, fence, beacon, self.asked);
         metrics.frame_bytes.inc_by(bytes as u64);
         let at = (turn.commits > 0).then_some(now);
         self.shared.followers().propagation.committed(signed, at);

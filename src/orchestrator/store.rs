@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -31,7 +31,9 @@ use crate::wire::ledger_proto as coding;
 
 /// An open store; one per directory.
 pub(super) struct Store {
-    database: Database,
+    // None once it is closed: streams may outlive their orchestrator by a moment, its lock on the
+    // directory must not.
+    database: Mutex<Option<Arc<Database>>>,
 }
 
 /// What a store held when it was opened.
@@ -63,7 +65,7 @@ impl Store {
         let key_file = KeyFile::within(directory);
         let path = directory.join("store.redb");
         let database = open_database(&path)?;
-        let store = Store { database };
+        let store = Store { database: Mutex::new(Some(Arc::new(database))) };
         let head = store.head()?;
         match (key_file.settled()?, head) {
             (Some(key), Some(head)) => store.read(key, &head),
@@ -88,7 +90,7 @@ impl Store {
     /// # Errors
     /// Whether the group is on disk is not known then.
     pub(super) fn write(&self, group: &Group<'_>) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write().map_err(StoreError::database)?;
+        let mut transaction = self.database()?.begin_write().map_err(StoreError::database)?;
         transaction.set_durability(Durability::Immediate).map_err(StoreError::database)?;
         write_group(&transaction, group).map_err(|error| StoreError::Database(Box::new(error)))?;
         transaction.commit().map_err(StoreError::database)
@@ -96,8 +98,9 @@ impl Store {
 
     /// The remembered versions of a rule, newest first.
     pub(super) fn history(&self, id: &RuleId) -> Result<Vec<Filed>, StoreError> {
+        let database = self.database()?;
         let read = || -> Result<Vec<(u8, String, Vec<u8>)>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(HISTORY)?;
+            let table = database.begin_read()?.open_table(HISTORY)?;
             let mut lines = Vec::new();
             for line in table.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))?.rev() {
                 let (_, value) = line?;
@@ -110,9 +113,20 @@ impl Store {
         lines.iter().map(|(kind, node, record)| read_filed(*kind, node, record)).collect()
     }
 
+    /// Lets go of the directory; every later call fails.
+    pub(super) fn close(&self) {
+        drop(self.database.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        database.clone().ok_or(StoreError::Closed)
+    }
+
     fn head(&self) -> Result<Option<SignedHead>, StoreError> {
+        let database = self.database()?;
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let transaction = self.database.begin_read()?;
+            let transaction = database.begin_read()?;
             match transaction.open_table(META) {
                 Ok(table) => Ok(table.get("head")?.map(|head| head.value().to_vec())),
                 Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
@@ -144,7 +158,7 @@ impl Store {
         if head.key != key.public() {
             return Err(StoreError::Damaged("it was signed by another key".to_owned()));
         }
-        let transaction = self.database.begin_read().map_err(StoreError::database)?;
+        let transaction = self.database()?.begin_read().map_err(StoreError::database)?;
         let ledger = read_ledger(&transaction, &key, head)?;
         let read = Reader { transaction };
         let fence = read.meta("fence")?;

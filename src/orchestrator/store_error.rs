@@ -24,6 +24,8 @@ pub enum StoreError {
     KeyLost(PathBuf),
     /// The file is not a cluster key.
     BadKey(PathBuf),
+    /// The orchestrator is going down; nothing was touched.
+    Closed,
     /// The database refused; what it holds of the last group is not known.
     Database(Box<redb::Error>),
 }
@@ -62,6 +64,7 @@ impl fmt::Display for StoreError {
                 path.display()
             ),
             StoreError::BadKey(path) => write!(f, "{} is not a cluster key", path.display()),
+            StoreError::Closed => f.write_str("the store is closed"),
             StoreError::Database(error) => write!(f, "the store failed: {error}"),
         }
     }

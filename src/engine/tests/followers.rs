@@ -75,15 +75,15 @@ fn the_gate_waits_for_three_known_nodes_or_five_seconds() {
     for node in ["a", "b", "c", "d"] {
         followers.remember(hello(node));
     }
-    let gate = Gate::after_start(7, followers.len(), s(0));
-    assert!(!gate.is_open(&followers, s(4)));
-    assert!(gate.is_open(&followers, s(5)));
-    for node in ["a", "b"] {
-        followers.hello(hello(node), s(1));
+    let mut gate = Gate::after_start(7, &followers, s(0));
+    assert!(!gate.is_open(s(4)));
+    assert!(gate.is_open(s(5)));
+    for node in ["a", "b", "a", "stranger"] {
+        gate.greeted(&NodeId::parse(node).unwrap());
     }
-    assert!(!gate.is_open(&followers, s(1)));
-    followers.hello(hello("d"), s(1));
-    assert!(gate.is_open(&followers, s(1)));
-    assert!(Gate::after_start(0, 9, s(0)).is_open(&Followers::default(), s(0)));
-    assert!(Gate::after_start(5, 0, s(0)).is_open(&Followers::default(), s(0)));
+    assert!(!gate.is_open(s(1)));
+    gate.greeted(&NodeId::parse("d").unwrap());
+    assert!(gate.is_open(s(1)));
+    assert!(Gate::after_start(0, &followers, s(0)).is_open(s(0)));
+    assert!(Gate::after_start(5, &Followers::default(), s(0)).is_open(s(0)));
 }

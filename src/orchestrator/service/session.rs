@@ -110,41 +110,37 @@ impl Following {
         let verdict = judge(shared, &hello)?;
         let (node, key) = (hello.node.clone(), hello.key);
         let position = hello.head.map(|head| head.position());
+        let (fence, forked) = match (&verdict, position) {
+            (HeadVerdict::Ahead, Some(position)) => {
+                shared.offers.saw(position);
+                (Some(Fence::Ahead { node: node.clone(), position }), false)
+            }
+            (HeadVerdict::Forked, Some(position)) => {
+                (Some(Fence::Forked { node: node.clone(), position }), true)
+            }
+            _ => (None, false),
+        };
+        let is_fenced = fence.is_some() || shared.published.load().fence.is_some();
+        if let Some(fence) = fence {
+            // Before it counts as greeted: no write may slip between the two.
+            tell(shared, Command::Fence(fence)).await;
+        }
         let entry = shared.followers().hello(hello.clone(), shared.clock.now());
         let (stream, is_new) =
             entry.ok_or_else(|| Status::resource_exhausted("too many nodes are connected"))?;
         shared.metrics.followers.inc();
-        let mut following = Following {
+        let unfounded = verdict == HeadVerdict::Unfounded;
+        let following = Following {
             shared: shared.clone(),
             node: node.clone(),
             stream,
-            cursor: position,
-            proven: position,
-            forked: false,
+            cursor: position.filter(|_| !forked && !unfounded),
+            proven: position.filter(|_| !unfounded),
+            forked,
             awaits_ledger: AtomicBool::new(false),
         };
-        let fence = match (verdict, position) {
-            (HeadVerdict::Ahead, Some(position)) => {
-                shared.offers.saw(position);
-                Some(Fence::Ahead { node: node.clone(), position })
-            }
-            (HeadVerdict::Forked, Some(position)) => {
-                following.forked = true;
-                following.cursor = None;
-                Some(Fence::Forked { node: node.clone(), position })
-            }
-            (HeadVerdict::Unfounded, _) => {
-                following.proven = None;
-                following.cursor = None;
-                None
-            }
-            _ => None,
-        };
-        let is_fenced = fence.is_some() || shared.published.load().fence.is_some();
-        if let Some(fence) = fence {
-            following.tell(Command::Fence(fence)).await;
-        }
-        following.tell(Command::Greeted(is_new.then(|| Box::new(hello)))).await;
+        let news = is_new.then(|| Box::new(hello));
+        tell(shared, Command::Greeted(node.clone(), news)).await;
         let certificate = AuthorCertificate::sign(shared.cluster, node, key, &shared.key);
         let welcome = FromOrchestrator::Welcome(Box::new(Welcome {
             cluster: shared.cluster,
@@ -166,11 +162,6 @@ impl Following {
             self.shared.offers.settle(None);
         }
         self.shared.followers().gone(&self.node, self.stream, self.shared.clock.now());
-    }
-
-    async fn tell(&self, command: Command) {
-        // A driver that is gone ends the stream by other ways.
-        drop(self.shared.commands.send(command).await);
     }
 
     async fn listen(
@@ -359,6 +350,11 @@ fn judge(shared: &Shared, hello: &Hello) -> Result<HeadVerdict, Status> {
     let recent = shared.followers().propagation.recent(signed.position());
     let view = shared.published.load();
     Ok(judge_head(signed, &view.ledger, &shared.trust, |_| recent))
+}
+
+async fn tell(shared: &Shared, command: Command) {
+    // A driver that is gone ends the stream by other ways.
+    drop(shared.commands.send(command).await);
 }
 
 async fn send(out: &Out, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Status> {

@@ -142,6 +142,38 @@ async fn an_old_copy_is_fenced_by_its_followers_and_files_what_it_wrote_meanwhil
 }
 
 #[tokio::test]
+async fn after_a_start_writes_wait_until_known_nodes_had_their_say() {
+    let (home, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let orchestrator = start(home.path()).await;
+    let mut client = rules(&orchestrator).await;
+    let mut node = Node::join(&orchestrator, "n1", None).await;
+    client.put_rule(put("a", 9001)).await.unwrap();
+    node.reach(1).await;
+    for name in ["store.redb", "cluster.key"] {
+        fs::copy(home.path().join(name), copy.path().join(name)).unwrap();
+    }
+    client.put_rule(put("a", 9002)).await.unwrap();
+    node.reach(2).await;
+    let ledger = node.ledger.clone();
+    orchestrator.shutdown().await;
+    // The node is known to the copy: the write waits for it, and then it is too late to take it.
+    let restored = start(copy.path()).await;
+    let mut client = rules(&restored).await;
+    let write = tokio::spawn(async move { client.put_rule(put("a", 9003)).await });
+    let node = Node::join(&restored, "n1", ledger.clone()).await;
+    assert!(node.welcome.fenced);
+    let refused = eventually(write).await.unwrap().unwrap_err();
+    assert_eq!(refused.get_error_details().error_info().unwrap().reason, "FENCED");
+    restored.shutdown().await;
+    // The one that is as far as its node opens at once.
+    let orchestrator = start(home.path()).await;
+    let _node = Node::join(&orchestrator, "n1", ledger).await;
+    let written = rules(&orchestrator).await.put_rule(put("a", 9003)).await.unwrap();
+    assert_eq!(written.into_inner().position.unwrap().revision, 3);
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
 async fn the_fleet_is_not_overwritten_with_less() {
     let home = tempfile::tempdir().unwrap();
     let orchestrator = start(home.path()).await;
