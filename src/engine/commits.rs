@@ -134,6 +134,8 @@ pub struct WriteMemory {
     answers: OrdMap<WriteId, Answer>,
     // Invariant: exactly the keys of `answers`, oldest first.
     order: Vector<WriteId>,
+    // Invariant: the results of all answers.
+    results: usize,
 }
 
 impl Commits {
@@ -212,10 +214,9 @@ impl Commits {
         let written = changes.iter().filter_map(|change| ledger.record(&change.id));
         let filed = written.map(|record| Filed::committed((**record).clone())).collect();
         self.ledger = ledger;
-        if let Some(id) = write.write_id.clone() {
-            self.memory.insert(id, answer.clone());
-        }
-        Ok(Decision { answer, filed, repeated: false })
+        let remembered = write.write_id.clone();
+        let forgotten = remembered.map_or(0, |id| self.memory.insert(id, answer.clone()));
+        Ok(Decision { answer, filed, repeated: false, forgotten })
     }
 
     /// Signs the head of the last commit; before anybody sees it.
@@ -294,6 +295,8 @@ pub struct Decision {
     pub filed: Vec<Filed>,
     /// There is nothing to store: the answer was given before, or it was a dry run.
     pub repeated: bool,
+    /// How many of the oldest remembered answers were dropped for this one.
+    pub forgotten: usize,
 }
 
 impl Default for Decision {
@@ -301,7 +304,7 @@ impl Default for Decision {
         let epoch = crate::model::ids::Epoch(1);
         let position = Position { epoch, revision: crate::model::ids::Revision(0) };
         let answer = Answer { results: Vec::new(), position };
-        Decision { answer, filed: Vec::new(), repeated: false }
+        Decision { answer, filed: Vec::new(), repeated: false, forgotten: 0 }
     }
 }
 
@@ -367,15 +370,26 @@ impl WriteMemory {
         self.answers.get(id)
     }
 
-    /// Gives the id that was forgotten for it.
-    fn insert(&mut self, id: WriteId, answer: Answer) -> Option<WriteId> {
-        if self.answers.insert(id.clone(), answer).is_some() {
-            return None;
+    /// Gives how many of the oldest were forgotten for it.
+    fn insert(&mut self, id: WriteId, answer: Answer) -> usize {
+        let results = answer.results.len();
+        if let Some(old) = self.answers.insert(id.clone(), answer) {
+            self.results += results;
+            self.results -= old.results.len();
+            return 0;
         }
+        self.results += results;
         self.order.push_back(id);
-        let oldest = (self.order.len() > limits::WRITE_IDS).then(|| self.order.pop_front())??;
-        self.answers.remove(&oldest);
-        Some(oldest)
+        let mut forgotten = 0;
+        while self.order.len() > limits::WRITE_IDS
+            || (self.results > limits::WRITE_RESULTS && self.order.len() > 1)
+        {
+            let Some(oldest) = self.order.pop_front() else { break };
+            let answer = self.answers.remove(&oldest);
+            self.results -= answer.map_or(0, |answer| answer.results.len());
+            forgotten += 1;
+        }
+        forgotten
     }
 }
 

@@ -47,6 +47,9 @@ pub const RETIRED: usize = 20_000;
 /// Writes whose first answer is remembered.
 pub const WRITE_IDS: usize = 10_000;
 
+/// Lines in all remembered answers together: five of the largest commits.
+pub const WRITE_RESULTS: usize = 1_000_000;
+
 /// Peers in the passive view.
 pub const PASSIVE_VIEW: usize = 32;
 

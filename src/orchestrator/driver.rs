@@ -85,6 +85,7 @@ struct Loop {
 struct Turn {
     filed: Vec<Filed>,
     answers: Vec<(WriteId, Answer)>,
+    forgotten: usize,
     hellos: Vec<Hello>,
     tick: Option<u64>,
     beacon: bool,
@@ -254,6 +255,7 @@ impl Loop {
         turn.commits += self.commits.ledger().head().revision.0 - revision;
         if !decision.repeated {
             turn.filed.extend(decision.filed);
+            turn.forgotten += decision.forgotten;
             let remembered = write.write_id.clone().map(|id| (id, decision.answer.clone()));
             turn.answers.extend(remembered);
             turn.dirty = true;
@@ -293,6 +295,7 @@ impl Loop {
             commits: &self.commits,
             filed: &turn.filed,
             answers: &turn.answers,
+            forgotten: turn.forgotten,
             hellos: &turn.hellos,
             tick: turn.tick,
         };

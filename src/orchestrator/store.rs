@@ -54,6 +54,8 @@ pub(super) struct Group<'a> {
     pub(super) commits: &'a Commits,
     pub(super) filed: &'a [Filed],
     pub(super) answers: &'a [(WriteId, Answer)],
+    /// How many of the oldest answers go for them.
+    pub(super) forgotten: usize,
     pub(super) hellos: &'a [Hello],
     pub(super) tick: Option<u64>,
 }
@@ -146,6 +148,7 @@ impl Store {
             commits: &commits,
             filed: &[],
             answers: &[],
+            forgotten: 0,
             hellos: &[],
             tick: Some(0),
         };
@@ -297,9 +300,9 @@ fn write_group(transaction: &WriteTransaction, group: &Group<'_>) -> Result<(), 
     for (id, answer) in group.answers {
         let next = writes.last()?.map_or(0, |(number, _)| number.value() + 1);
         writes.insert(next, (id.as_str(), encode_answer(answer).as_slice()))?;
-        if writes.len()? > limits::WRITE_IDS as u64 {
-            writes.pop_first()?;
-        }
+    }
+    for _ in 0..group.forgotten {
+        writes.pop_first()?;
     }
     let mut nodes = transaction.open_table(NODES)?;
     for hello in group.hellos {

@@ -111,10 +111,23 @@ fn the_oldest_write_ids_are_forgotten_first() {
     for number in 0..limits::WRITE_IDS + 5 {
         let forgotten =
             memory.insert(WriteId::parse(&format!("w{number}")).unwrap(), answer.clone());
-        assert_eq!(forgotten.is_some(), number >= limits::WRITE_IDS);
+        assert_eq!(forgotten, usize::from(number >= limits::WRITE_IDS));
     }
     assert!(memory.answer(&WriteId::parse("w4").unwrap()).is_none());
     assert!(memory.answer(&WriteId::parse("w5").unwrap()).is_some());
+}
+
+#[test]
+fn large_answers_do_not_fill_the_memory() {
+    let mut memory = WriteMemory::default();
+    let result = IntentResult { id: id("a"), version: 1, previous: 0, outcome: Outcome::Written };
+    let results = vec![result; limits::WRITE_RESULTS / 2];
+    let answer = Answer { results, ..Decision::default().answer };
+    let forgotten: Vec<usize> = (0..4)
+        .map(|n| memory.insert(WriteId::parse(&format!("w{n}")).unwrap(), answer.clone()))
+        .collect();
+    assert_eq!(forgotten, [0, 0, 1, 1]);
+    assert_eq!(memory.results, limits::WRITE_RESULTS);
 }
 
 #[test]

@@ -107,3 +107,32 @@ async fn many_live_in_one_process_and_a_directory_has_one() {
     let orchestrator = start(homes[0].path()).await;
     orchestrator.shutdown().await;
 }
+
+#[tokio::test]
+async fn reflection_tells_a_plain_client_everything_it_needs() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut client = ServerReflectionClient::new(channel(&orchestrator).await);
+    let mut ask = async |message| -> ServerReflectionResponse {
+        let request =
+            ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+        answers.into_inner().message().await.unwrap().unwrap()
+    };
+    let listed = ask(MessageRequest::ListServices(String::new())).await.message_response;
+    let Some(MessageResponse::ListServicesResponse(listed)) = listed else {
+        panic!("a list of services")
+    };
+    let names: Vec<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["RuleService", "FollowService", "FleetService", "ControlService"] {
+        assert!(names.contains(&format!("tradewind.v1.{name}").as_str()), "{name} in {names:?}");
+    }
+    let symbol = MessageRequest::FileContainingSymbol("tradewind.v1.RuleService".to_owned());
+    let file = ask(symbol).await.message_response;
+    assert!(matches!(file, Some(MessageResponse::FileDescriptorResponse(_))));
+    orchestrator.shutdown().await;
+}
