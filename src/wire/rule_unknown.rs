@@ -11,7 +11,7 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 
 use crate::model::limits::{DOCUMENT_DEPTH, PROBLEMS};
 use crate::wire::proto;
-use crate::wire::rule_problems::{Problem, ProblemCode};
+use crate::wire::rule_problems::{Findings, Flaw, Problem, ProblemCode, Problems};
 use crate::wire::rule_schema::section::place;
 
 /// A problem for each field of an encoded `proto::RuleData` that the schema does not have.
@@ -19,6 +19,18 @@ pub(crate) fn rule_unknown_fields(bytes: &[u8]) -> Vec<Problem> {
     let mut problems = Vec::new();
     walk(bytes, ".tradewind.v1.RuleData", "/data", DOCUMENT_DEPTH, &mut problems);
     problems
+}
+
+/// A problem for each field that a request to the rule service has and its schema has not;
+/// `request` is the name of its message.
+pub(crate) fn request_unknown_fields(request: &str, bytes: &[u8]) -> Option<Problems> {
+    let mut problems = Vec::new();
+    walk(bytes, &format!(".tradewind.v1.{request}"), "", DOCUMENT_DEPTH, &mut problems);
+    let mut findings = Findings::default();
+    for Problem { pointer, code, detail, hint } in problems {
+        findings.add(&pointer, Flaw { code, detail, hint });
+    }
+    findings.finish(Some(())).err()
 }
 
 /// A field as the walk needs it.

@@ -10,3 +10,4 @@ pub(super) mod rules;
 mod follow_codec;
 mod session;
 mod status;
+mod strict;

@@ -11,6 +11,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::guard::Guard;
+use super::strict::Strict;
 use super::{control, fleet, follow, rules};
 use crate::model::limits;
 use crate::orchestrator::shared::Shared;
@@ -58,7 +59,7 @@ pub(in crate::orchestrator) async fn serve_grpc(
         .initial_stream_window_size(WINDOW)
         .http2_max_header_list_size(HEADER_BYTES)
         .add_service(health_service)
-        .add_service(InterceptedService::new(rules, guard.clone()))
+        .add_service(InterceptedService::new(Strict { inner: rules }, guard.clone()))
         .add_service(InterceptedService::new(fleet, guard.clone()))
         .add_service(InterceptedService::new(control, guard.clone()))
         .add_service(InterceptedService::new(follow, guard.clone()))

@@ -82,12 +82,10 @@ impl Session {
         let hello = hello.map_err(|_| Status::deadline_exceeded("hello did not come"))??;
         let following = Following::admit(&self.shared, hello, &self.out).await?;
         let (words, mut spoken) = mpsc::channel(1);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = following.listen(&mut self.inbound, &mut self.reader, &words) => ended,
             ended = following.speak(&self.out, &mut spoken) => ended,
-        };
-        following.leave();
-        ended
+        }
     }
 
     async fn hello(&mut self) -> Result<Hello, Status> {
@@ -149,19 +147,8 @@ impl Following {
             fenced: is_fenced,
             beacon_interval: shared.beacon_interval,
         }));
-        let sent = send(out, follow_frames(&welcome)).await;
-        if sent.is_err() {
-            following.leave();
-        }
-        sent.map(|()| following)
-    }
-
-    fn leave(&self) {
-        self.shared.metrics.followers.dec();
-        if self.awaits_ledger.swap(false, Ordering::Relaxed) {
-            self.shared.offers.settle(None);
-        }
-        self.shared.followers().gone(&self.node, self.stream, self.shared.clock.now());
+        send(out, follow_frames(&welcome)).await?;
+        Ok(following)
     }
 
     async fn listen(
@@ -338,6 +325,17 @@ impl Following {
         };
         *tick = beacon.tick;
         send(out, [beacon.bytes.clone()]).await
+    }
+}
+
+impl Drop for Following {
+    /// However the stream ends, even when nobody polls it any more: the node is gone.
+    fn drop(&mut self) {
+        self.shared.metrics.followers.dec();
+        if self.awaits_ledger.swap(false, Ordering::Relaxed) {
+            self.shared.offers.settle(None);
+        }
+        self.shared.followers().gone(&self.node, self.stream, self.shared.clock.now());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Claims about writes and reads over gRPC.
 
+use prost::Message;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -7,7 +8,7 @@ use super::bed::{put, rule, rules, start};
 use crate::wire::proto::rule_write::Kind;
 use crate::wire::proto::{
     ApplyRulesRequest, DeleteRuleRequest, GetRuleHistoryRequest, GetRuleRequest, ListRulesRequest,
-    PutRuleRequest, Rule, RuleWrite, ValidateRulesRequest, WatchRulesRequest,
+    PutRuleRequest, PutRuleResponse, Rule, RuleWrite, ValidateRulesRequest, WatchRulesRequest,
 };
 
 fn write(kind: Kind) -> RuleWrite {
@@ -152,5 +153,64 @@ async fn a_watcher_sees_every_change_from_its_position_on() {
     let next = watch.message().await.unwrap().unwrap();
     assert_eq!(next.rules[0].rule.as_ref().unwrap().id, "c");
     assert_eq!(next.position.unwrap().revision, 3);
+    orchestrator.shutdown().await;
+}
+
+/// Bytes as they are, for requests that no generated code would make.
+#[derive(Clone, Default)]
+struct Raw;
+
+impl tonic::codec::Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = PutRuleResponse;
+    type Encoder = Raw;
+    type Decoder = tonic_prost::ProstDecoder<PutRuleResponse>;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        tonic_prost::ProstDecoder::default()
+    }
+}
+
+impl tonic::codec::Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = tonic::Status;
+
+    fn encode(
+        &mut self,
+        bytes: Vec<u8>,
+        out: &mut tonic::codec::EncodeBuf<'_>,
+    ) -> Result<(), tonic::Status> {
+        bytes::BufMut::put_slice(out, &bytes);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_field_of_a_later_release_is_refused_by_its_place() {
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut grpc = tonic::client::Grpc::new(super::bed::channel(&orchestrator).await);
+    let path = http::uri::PathAndQuery::from_static("/tradewind.v1.RuleService/PutRule");
+    // Field 900 inside `data` inside `rule`, and then a whole rule without it.
+    let later = [0x0a, 0x05, 0x12, 0x03, 0xa0, 0x38, 0x01];
+    for (bytes, refused) in [
+        ([&later[..], &put("a", 9001).encode_to_vec()].concat(), true),
+        (put("a", 9001).encode_to_vec(), false),
+    ] {
+        grpc.ready().await.unwrap();
+        let answer = grpc.unary(tonic::Request::new(bytes), path.clone(), Raw).await;
+        let Err(status) = answer else {
+            assert!(!refused);
+            continue;
+        };
+        assert!(refused, "{status}");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "/rule/data");
+    }
     orchestrator.shutdown().await;
 }
