@@ -14,13 +14,6 @@ use crate::wire::proto;
 use crate::wire::rule_problems::{Findings, Flaw, Problem, ProblemCode, Problems};
 use crate::wire::rule_schema::section::place;
 
-/// A problem for each field of an encoded `proto::RuleData` that the schema does not have.
-pub(crate) fn rule_unknown_fields(bytes: &[u8]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    walk(bytes, ".tradewind.v1.RuleData", "/data", DOCUMENT_DEPTH, &mut problems);
-    problems
-}
-
 /// A problem for each field that a request to the rule service has and its schema has not;
 /// `request` is the name of its message.
 pub(crate) fn request_unknown_fields(request: &str, bytes: &[u8]) -> Option<Problems> {
@@ -138,6 +131,13 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A problem for each field of an encoded `proto::RuleData` that the schema does not have.
+    fn rule_unknown_fields(bytes: &[u8]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        walk(bytes, ".tradewind.v1.RuleData", "/data", DOCUMENT_DEPTH, &mut problems);
+        problems
+    }
 
     /// Field 900, a varint.
     const LATER: [u8; 3] = [0xa0, 0x38, 0x01];
