@@ -19,7 +19,7 @@ use crate::engine::followers::StreamId;
 use crate::engine::recovery::offered_ledger;
 use crate::model::delta::Delta;
 use crate::model::exchange::{FromNode, FromOrchestrator};
-use crate::model::follow::{Hello, Welcome};
+use crate::model::follow::{Hello, Settled, SettledOutcome, Welcome};
 use crate::model::head::Position;
 use crate::model::ids::NodeId;
 use crate::model::limits;
@@ -30,6 +30,7 @@ use crate::orchestrator::view::{Next, View};
 use crate::wire::follow_proto::{NodeReader, delta_frames, follow_frames};
 use crate::wire::proto::FollowRequest;
 use crate::wire::proto::follow_request::Kind;
+use crate::wire::rule_document::rule_to_proto;
 
 type Out = mpsc::Sender<Result<Bytes, Status>>;
 
@@ -229,11 +230,16 @@ impl Following {
         overrides: Vec<Override>,
         words: &mpsc::Sender<Vec<Bytes>>,
     ) -> Result<(), Status> {
-        let settled = self.shared.ask(|reply| Command::HandIn(overrides, reply)).await;
-        // Without an answer the node has to hand in again, on another stream.
-        let settled = settled.map_err(|_| Status::unavailable("hand in again"))?;
-        if settled.is_empty() {
-            return Err(Status::unavailable("hand in again"));
+        let (rules, others): (Vec<_>, Vec<_>) = overrides.into_iter().partition(says_a_rule);
+        let mut settled: Vec<Settled> = others.iter().map(no_rule).collect();
+        if !rules.is_empty() {
+            let adopted = self.shared.ask(|reply| Command::HandIn(rules, reply)).await;
+            // Without an answer the node has to hand in again, on another stream.
+            let adopted = adopted.map_err(|_| Status::unavailable("hand in again"))?;
+            if adopted.is_empty() {
+                return Err(Status::unavailable("hand in again"));
+            }
+            settled.extend(adopted);
         }
         let frames = follow_frames(&FromOrchestrator::Settled(settled));
         drop(words.send(frames).await);
@@ -301,6 +307,8 @@ impl Following {
             Next::Frame(frame) => {
                 send(out, frame.parts.iter().cloned()).await?;
                 *cursor = Some(frame.to);
+                // Whoever never catches up must not think that the stream is dead.
+                self.beacon(view, tick, out).await?;
             }
             Next::Large(delta) => {
                 self.send_large(&delta, tick, out).await?;
@@ -337,6 +345,17 @@ impl Drop for Following {
         }
         self.shared.followers().gone(&self.node, self.stream, self.shared.clock.now());
     }
+}
+
+/// Whether these are the bytes of a rule, of this release or a later one: only such bytes may
+/// become history, for nobody could ever show or edit others.
+fn says_a_rule(by_hand: &Override) -> bool {
+    by_hand.body.data().is_none_or(|data| rule_to_proto(&by_hand.id, data).is_ok())
+}
+
+fn no_rule(by_hand: &Override) -> Settled {
+    let why = "its body is not a rule".to_owned();
+    Settled { mark: by_hand.mark(), outcome: SettledOutcome::Refused, why }
 }
 
 /// What the follower's head says of this orchestrator.

@@ -201,3 +201,76 @@ async fn a_second_stream_of_a_node_ends_the_first() {
     assert_eq!(ended.code(), Code::Aborted);
     orchestrator.shutdown().await;
 }
+
+#[tokio::test]
+async fn beacons_reach_a_follower_that_never_catches_up() {
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut client = rules(&orchestrator).await;
+    let mut slow = Node::join(&orchestrator, "slow", None).await;
+    slow.reach(0).await;
+    let writing = async {
+        for number in 0u16.. {
+            let mut request = put("a", 9001);
+            let targets = &mut request.rule.as_mut().unwrap().data.as_mut().unwrap().targets;
+            let first = targets[0].clone();
+            targets.clear();
+            for port in 0..400 {
+                let url = format!("http://127.0.{}.1:{}", number % 250, 9000 + port);
+                targets.push(crate::wire::proto::Target { url, ..first.clone() });
+            }
+            client.put_rule(request).await.unwrap();
+        }
+    };
+    let reading = async {
+        // Slower than commits come. A delta takes 30 ms to take in; beacons come every 50 ms.
+        let (mut deltas, mut gap, mut widest) = (0, 0, 0);
+        while deltas < 40 {
+            match slow.next().await.unwrap() {
+                FromOrchestrator::Delta(_) => {
+                    deltas += 1;
+                    gap += 1;
+                    widest = widest.max(gap);
+                    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                }
+                FromOrchestrator::Beacon(_) => gap = 0,
+                _ => {}
+            }
+        }
+        widest
+    };
+    let widest = tokio::select! {
+        () = writing => panic!("the writer goes on for ever"),
+        widest = reading => widest,
+    };
+    assert!(widest <= 20, "{widest} deltas between two beacons");
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_override_whose_body_is_no_rule_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut node = Node::join(&orchestrator, "n1", None).await;
+    node.reach(0).await;
+    let garbage = Override {
+        cluster: orchestrator.cluster(),
+        id: RuleId::parse("a").unwrap(),
+        version: Version::new(1).unwrap(),
+        base: 0,
+        body: Body::Live(bytes::Bytes::from_static(b"\xff\xff\xff")),
+        node: node.id.clone(),
+        written: WallTime(1),
+        key: node_key(9).public(),
+        signature: Signature([0; 64]),
+        certificate: node.welcome.certificate.clone(),
+    }
+    .sign(&node_key(9));
+    node.say(&FromNode::HandIn(vec![garbage])).await;
+    let settled = node.hear(|said| match said {
+        FromOrchestrator::Settled(settled) => Some(settled.clone()),
+        _ => None,
+    });
+    assert_eq!(settled.await.unwrap()[0].outcome, SettledOutcome::Refused);
+    orchestrator.shutdown().await;
+}
