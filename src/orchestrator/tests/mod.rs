@@ -3,6 +3,7 @@
 mod bed;
 
 mod following;
+mod keeping;
 mod mending;
 mod ports;
 mod writing;
