@@ -1,13 +1,16 @@
 //! What a node's mind is told once, at its start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+
 use crate::model::head::{Beacon, Position};
-use crate::model::ids::{NodeId, PeerAddr};
+use crate::model::ids::{NodeId, PeerAddr, RuleId, Version};
 use crate::model::key::{PrivateKey, PublicKey};
 use crate::model::ledger::Ledger;
-use crate::model::manual::{AuthorCertificate, Override};
+use crate::model::manual::{AuthorCertificate, Override, OverrideSet};
 use crate::model::rule_set::RuleSet;
 use crate::model::trust::Trust;
 
@@ -101,9 +104,9 @@ pub struct Keep {
     /// The highest position ever applied; the ledger may be below it only when it was damaged.
     pub high_water: Option<Position>,
     /// The winning overrides, verified before they were kept.
-    pub overrides: Vec<Override>,
+    pub overrides: OverrideSet,
     /// This node's own overrides that no orchestrator has acknowledged yet.
-    pub authored: Vec<Override>,
+    pub authored: OrdMap<(RuleId, Version), Arc<Override>>,
     /// Why this node may write overrides.
     pub certificate: Option<AuthorCertificate>,
     /// Whose signature counts.

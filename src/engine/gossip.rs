@@ -40,7 +40,7 @@ pub(super) struct Link {
 struct LedgerPull {
     ticket: Ticket,
     from: PeerAddr,
-    asked: Moment,
+    until: Moment,
 }
 
 struct RulePull {
@@ -112,8 +112,8 @@ impl Gossip {
         self.ledger_pull.is_some()
     }
 
-    pub(super) fn pull_ledger(&mut self, ticket: Ticket, from: PeerAddr, now: Moment) {
-        self.ledger_pull = Some(LedgerPull { ticket, from, asked: now });
+    pub(super) fn pull_ledger(&mut self, ticket: Ticket, from: PeerAddr, until: Moment) {
+        self.ledger_pull = Some(LedgerPull { ticket, from, until });
     }
 
     /// Whether rules may be pulled now; which of them are not under way already.
@@ -158,7 +158,7 @@ impl Gossip {
     /// Gives up what has taken too long. Returns the peers that let a pull wait.
     pub(super) fn expire(&mut self, now: Moment, pull_deadline: Duration) -> Vec<PeerAddr> {
         let mut slow = Vec::new();
-        if let Some(pull) = self.ledger_pull.take_if(|p| now.since(p.asked) >= pull_deadline) {
+        if let Some(pull) = self.ledger_pull.take_if(|pull| now >= pull.until) {
             slow.push(pull.from);
         }
         self.rule_pulls.retain(|_, pull| {
@@ -178,7 +178,7 @@ impl Gossip {
     }
 
     pub(super) fn deadline(&self, pull_deadline: Duration) -> Option<Moment> {
-        let ledger = self.ledger_pull.iter().map(|pull| pull.asked + pull_deadline);
+        let ledger = self.ledger_pull.iter().map(|pull| pull.until);
         let rules = self.rule_pulls.values().map(|pull| pull.asked + pull_deadline);
         let digests =
             self.links.values().filter_map(|link| link.in_flight).map(|at| at + DIGEST_DEADLINE);

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+
 use crate::model::delta::{Changes, Delta, Refusal};
 use crate::model::follow::Path;
 use crate::model::head::{Beacon, Position, SignedHead};
@@ -32,7 +34,7 @@ pub(super) struct Replica {
     pub(super) alarm: String,
     /// The next question shall ask for the whole ledger.
     pub(super) resync: bool,
-    authored: BTreeMap<(RuleId, Version), Override>,
+    authored: OrdMap<(RuleId, Version), Arc<Override>>,
     pins: BTreeMap<NodeId, PublicKey>,
     high_water: Option<Position>,
     beacon: Option<(Beacon, Moment)>,
@@ -83,13 +85,11 @@ impl Replica {
         let ledger = keep.ledger.filter(|ledger| trust.accepts_head(ledger.signed()));
         let high_water = keep.high_water.max(ledger.as_ref().map(Ledger::position));
         let mut set = RuleSet { ledger, ..RuleSet::default() };
-        for held in keep.overrides {
+        for held in keep.overrides.iter() {
             if held.holds() && held.void_beside(set.ledger.as_ref()).is_none() {
-                set.overrides.merge(Arc::new(held));
+                set.overrides.merge(held.clone());
             }
         }
-        let authored =
-            keep.authored.into_iter().map(|own| ((own.id.clone(), own.version), own)).collect();
         Replica {
             set,
             trust,
@@ -98,7 +98,7 @@ impl Replica {
             confirmed: false,
             alarm: String::new(),
             resync: false,
-            authored,
+            authored: keep.authored,
             pins: keep.pins,
             high_water,
             beacon: keep.beacon.map(|beacon| (beacon, now)),
@@ -111,8 +111,8 @@ impl Replica {
         Keep {
             ledger: self.set.ledger.clone(),
             high_water: self.high_water,
-            overrides: self.set.overrides.iter().map(|held| (**held).clone()).collect(),
-            authored: self.authored.values().cloned().collect(),
+            overrides: self.set.overrides.clone(),
+            authored: self.authored.clone(),
             certificate: self.certificate.clone(),
             trust: self.trust.clone(),
             pins: self.pins.clone(),
@@ -372,8 +372,9 @@ impl Replica {
         if own.certificate.is_none() {
             self.pins.insert(own.node.clone(), own.key);
         }
+        let own = Arc::new(own);
         self.authored.insert((own.id.clone(), own.version), own.clone());
-        self.set.overrides.merge(Arc::new(own));
+        self.set.overrides.merge(own);
     }
 
     /// Everything that an orchestrator has not acknowledged yet, as far as this node knows.
@@ -382,7 +383,7 @@ impl Replica {
         let own = self.authored.values().filter(|own| {
             self.set.overrides.of(&own.id).is_none_or(|held| held.hash() != own.hash())
         });
-        held.chain(own.cloned()).collect()
+        held.chain(own.map(|own| (**own).clone())).collect()
     }
 
     /// An orchestrator has dealt with this override.

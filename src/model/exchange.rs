@@ -11,6 +11,7 @@ use super::manual::Override;
 
 /// What a node says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "made once per message and moved once")]
 pub enum FromNode {
     /// The first message of a stream.
     Hello(Box<Hello>),

@@ -13,7 +13,6 @@ mod store;
 mod view;
 
 mod http;
-pub mod keeping;
 pub mod server;
 pub mod store_error;
 

@@ -165,11 +165,6 @@ impl Orchestrator {
         self.shared.published.load().fence.as_ref().map(ToString::to_string)
     }
 
-    /// What its tasks share.
-    pub(super) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
     /// Ends streams, answers what is under way, and closes the store.
     pub async fn shutdown(mut self) {
         self.shared.stopping.cancel();

@@ -190,7 +190,8 @@ impl Worker {
             let upstream = &running.upstreams[index];
             let mut trying = Trying::begin(upstream, running, rule, self.clock);
             let Some(sending) = body.take() else { break };
-            let attempt = self.attempt(asking, rule, upstream, &uri, sending, &sent, deadline);
+            let attempt =
+                self.attempt(asking, &mut trying, upstream, &uri, sending, &sent, deadline);
             match attempt.await {
                 Ok(answered) => {
                     let overhead = asking.begun.elapsed().saturating_sub(answered.waited);
@@ -212,7 +213,7 @@ impl Worker {
         let upstreams = &running.upstreams;
         let of = |at: usize| {
             let upstream = &upstreams[at];
-            Candidate { cell: &*upstream.cell, weight: upstream.weight }
+            Candidate { cell: &upstream.cell, weight: upstream.weight }
         };
         let now = self.clock.now();
         let rng = &mut *self.rng.borrow_mut();
@@ -237,7 +238,7 @@ impl Worker {
     async fn attempt(
         &self,
         asking: &Asking,
-        rule: &Rule,
+        trying: &mut Trying,
         upstream: &Upstream,
         uri: &Uri,
         mut body: RequestBody,
@@ -245,6 +246,7 @@ impl Worker {
         deadline: Instant,
     ) -> Result<Answered, Missed> {
         let idempotent = is_idempotent(&asking.parts.method) && body.is_end_stream();
+        let rule = trying.rule.clone();
         let mut fresh = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -257,7 +259,8 @@ impl Worker {
             if let Some(rtt) = opened {
                 upstream.cell.observe_connect(rtt, self.clock.now());
             }
-            let request = self.request(asking, rule, upstream, uri, body);
+            let request = self.request(asking, &rule, upstream, uri, body);
+            trying.sending();
             let begun = body_begun(&request);
             let until = deadline.min(Instant::now() + rule.timeouts.per_try);
             let asked_at = Instant::now();
@@ -367,6 +370,12 @@ impl Trying {
             rule: rule.clone(),
             clock,
             attempt: Some(upstream.cell.begin(clock.now())),
+        }
+    }
+
+    fn sending(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.sent(self.clock.now());
         }
     }
 

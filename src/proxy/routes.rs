@@ -134,11 +134,6 @@ impl RoutesState {
         self.published.store(Arc::new(self.table.clone()));
     }
 
-    /// How many rules are in force.
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     fn run(&mut self, id: &RuleId, version: Option<Version>, rule: &Rule) -> Running {
         let counters = self.metrics.rule(id);
         let names: Vec<String> =

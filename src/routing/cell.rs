@@ -49,6 +49,14 @@ pub struct TargetCell {
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     started: Moment,
+    sent: Moment,
+}
+
+impl Attempt {
+    /// The request goes out on an open connection: the latency counts from here.
+    pub fn sent(&mut self, now: Moment) {
+        self.sent = now;
+    }
 }
 
 /// How an attempt ended.
@@ -117,7 +125,7 @@ impl TargetCell {
     pub fn begin(&self, now: Moment) -> Attempt {
         self.in_flight.fetch_add(1, Relaxed);
         self.started.fetch_add(micros(now), Relaxed);
-        Attempt { started: now }
+        Attempt { started: now, sent: now }
     }
 
     /// An attempt ended. `unit` is uniform in [0, 1).
@@ -132,7 +140,7 @@ impl TargetCell {
     ) {
         self.in_flight.fetch_sub(1, Relaxed);
         self.started.fetch_sub(micros(attempt.started), Relaxed);
-        let took = millis(now.since(attempt.started)).clamp(LEAST_MS, MOST_MS);
+        let took = millis(now.since(attempt.sent)).clamp(LEAST_MS, MOST_MS);
         match outcome {
             Outcome::Success => {
                 self.move_err(0.0, now);

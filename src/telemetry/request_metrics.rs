@@ -233,10 +233,8 @@ fn write_rule(name: &str, rule: &str, counters: &[&Arc<RuleCounters>], out: &mut
 
 fn write_request(name: &str, rule: &str, of: (&str, usize), count: u64, out: &mut String) {
     let (method, class) = of;
-    let _ = writeln!(
-        out,
-        "{name}{{rule=\"{rule}\",method=\"{method}\",code_class=\"{class}xx\",protocol=\"http/1.1\"}} {count}"
-    );
+    let labels = format!("rule=\"{rule}\",method=\"{method}\",code_class=\"{class}xx\"");
+    let _ = writeln!(out, "{name}{{{labels},protocol=\"http/1.1\"}} {count}");
 }
 
 fn write_attempts(

@@ -26,6 +26,7 @@ pub(crate) mod pull;
 
 pub(crate) mod peer_json;
 pub(crate) mod problem_document;
+pub(crate) mod write_proto;
 
 #[cfg(test)]
 pub(crate) mod samples;

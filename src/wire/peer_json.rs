@@ -10,7 +10,7 @@ mod neighbour_list;
 mod parts;
 
 pub(crate) use digest::{digest_from_json, digest_to_json, reply_from_json, reply_to_json};
-pub(crate) use latency_info::{latency_info_from_json, latency_info_to_json};
+pub(crate) use latency_info::{latency_info_from_json, latency_info_to_json, source_word};
 pub(crate) use neighbour_list::{
     ListedNeighbour, neighbour_list_from_json, neighbour_list_to_json,
 };

@@ -18,6 +18,7 @@ use crate::model::limits;
 use crate::model::manual::Override;
 
 /// Appends a frame; a delta becomes as many messages as it needs.
+#[cfg(test)]
 pub(crate) fn encode_pull_frame(frame: &PullFrame, out: &mut BytesMut) {
     pull_frame_chunks(frame).for_each(|chunk| out.unsplit(chunk));
 }

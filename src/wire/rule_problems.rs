@@ -106,13 +106,6 @@ impl Problems {
         }
         self
     }
-
-    /// These and then those, within the limit.
-    pub(crate) fn join(self, others: Problems) -> Problems {
-        let mut findings = Findings { listed: self.listed, more: self.more };
-        findings.absorb(others);
-        Problems { listed: findings.listed, more: findings.more }
-    }
 }
 
 impl fmt::Display for Problems {
@@ -284,7 +277,6 @@ mod tests {
         assert_eq!(problems.list().len(), PROBLEMS);
         assert_eq!(problems.more(), 7);
         assert!(problems.to_string().ends_with("\n… and 7 more"));
-        assert_eq!(problems.clone().join(problems).more(), 7 + 7 + PROBLEMS);
     }
 
     #[test]

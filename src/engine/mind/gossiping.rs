@@ -276,7 +276,9 @@ impl Engine {
         let Some(from) = self.best_source(now) else { return };
         let since = self.replica.position().filter(|_| !self.replica.resync);
         let ticket = self.ticket();
-        self.gossip.pull_ledger(ticket, from, now);
+        // A whole ledger takes its time; a delta that does is better asked for elsewhere.
+        let deadline = self.config.pace.pull_deadline * if since.is_none() { WHOLE } else { 1 };
+        self.gossip.pull_ledger(ticket, from, now + deadline);
         self.effects.push_back(Effect::Pull { ticket, from, what: PullWhat::Since(since) });
     }
 
@@ -322,5 +324,7 @@ impl Engine {
 
 /// No beacon for this long: the node may be cut off.
 const STALE: Duration = Duration::from_secs(3);
+/// How much longer a whole ledger may take than a delta.
+const WHOLE: u32 = 10;
 /// Stands for a round trip that was not measured.
 const FAR: Duration = Duration::from_secs(1);

@@ -3,7 +3,6 @@
 mod bed;
 
 mod following;
-mod keeping;
 mod mending;
 mod ports;
 mod writing;

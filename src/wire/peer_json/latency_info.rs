@@ -87,7 +87,8 @@ fn read_row(target: String, json: &RowJson) -> Result<LatencyInfoRow, WireError>
     })
 }
 
-fn source_word(source: LatencySource) -> &'static str {
+/// The word for where numbers come from.
+pub(crate) fn source_word(source: LatencySource) -> &'static str {
     match source {
         LatencySource::Measured => "measured",
         LatencySource::Peer => "peer",

@@ -50,11 +50,6 @@ impl Checks {
         self.versions.retain(|(of, _), _| *of != node);
     }
 
-    /// A crash may take a node back to what its disk held; nothing on the disk was wrong.
-    pub fn restarted(&mut self, node: usize) {
-        self.wiped(node);
-    }
-
     pub fn activated(&mut self, node: usize, set: &RuleSet, changed: &Changed) {
         self.activations += 1;
         if let Some(ledger) = &set.ledger {

@@ -5,6 +5,7 @@
 //! NAME` replays it.
 
 mod authority;
+mod carrier;
 mod checks;
 mod world;
 

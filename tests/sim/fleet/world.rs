@@ -9,8 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use tradewind::engine::Engine;
 use tradewind::engine::config::{EngineConfig, Keep, Pace, Topology};
 use tradewind::engine::port::{
-    Effect, Event as Told, HandWrite, Input, PullWhat, Pulled, StreamMessage, Ticket, WriteRefused,
-    Written,
+    Event as Told, HandWrite, Input, PullWhat, Pulled, StreamMessage, Ticket, WriteRefused, Written,
 };
 use tradewind::model::delta::Changes;
 use tradewind::model::head::Position;
@@ -33,11 +32,11 @@ pub struct World {
     pub options: Options,
     pub counts: Counts,
     pub answers: BTreeMap<Ticket, Result<Vec<Written>, WriteRefused>>,
-    queue: BTreeMap<(Moment, u64), Happening>,
+    pub(super) queue: BTreeMap<(Moment, u64), Happening>,
     sequence: u64,
     tickets: u64,
-    rng: ChaCha8Rng,
-    questions: BTreeMap<Ticket, (usize, Moment, u32)>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) questions: BTreeMap<Ticket, (usize, Moment, u32)>,
 }
 
 pub struct Node {
@@ -49,7 +48,7 @@ pub struct Node {
     pub told: Vec<(Moment, Told)>,
     /// The position last put in force, and when.
     pub active: Option<(Position, Moment)>,
-    tick_at: Option<Moment>,
+    pub(super) tick_at: Option<Moment>,
     stream_free_at: Moment,
 }
 
@@ -105,7 +104,7 @@ pub struct Counts {
     pub crashes: u64,
 }
 
-enum Happening {
+pub(super) enum Happening {
     Input { node: usize, life: u32, input: Input },
     Tick { node: usize },
     Ask { to: usize, question: Ticket, input: Box<Input> },
@@ -473,7 +472,7 @@ impl World {
     }
 
     /// Brings an answer back to whoever asked.
-    fn answer(&mut self, question: Ticket, from: usize, input: Input) {
+    pub(super) fn answer(&mut self, question: Ticket, from: usize, input: Input) {
         let Some((asker, _, life)) = self.questions.get(&question).copied() else { return };
         let reaches = self.reaches(from, asker);
         if !reaches {
@@ -502,166 +501,30 @@ impl World {
         }
     }
 
-    fn drain(&mut self, index: usize) {
-        loop {
-            let Some(engine) = &mut self.nodes[index].engine else { return };
-            let Some(effect) = engine.poll() else { break };
-            self.carry_out(index, effect);
-        }
-        let now = self.now;
-        let node = &mut self.nodes[index];
-        let deadline = node.engine.as_ref().and_then(Engine::deadline).map(|at| at.max(now + MS));
-        if let Some(at) = deadline
-            && node.tick_at.is_none_or(|held| held > at)
-        {
-            node.tick_at = Some(at);
-            self.at(at.since(now), Happening::Tick { node: index });
-        }
-    }
-
-    fn carry_out(&mut self, index: usize, effect: Effect) {
-        match effect {
-            Effect::OpenStream { ticket, hello, .. } => {
-                let life = self.nodes[index].life;
-                let delay = self.distance_to_authority(index);
-                let hello = Box::new(hello);
-                self.at(delay, Happening::Hello { node: index, life, ticket, hello });
-            }
-            Effect::CloseStream { ticket } => {
-                let follower = self.authority.followers.get(&index);
-                if follower.is_some_and(|follower| follower.ticket == ticket) {
-                    self.authority.followers.remove(&index);
-                }
-            }
-            Effect::SendReport(_) | Effect::SendLedger(_) => {}
-            Effect::HandIn(overrides) => {
-                let life = self.nodes[index].life;
-                let delay = self.distance_to_authority(index);
-                self.at(delay, Happening::HandIn { node: index, life, overrides });
-            }
-            Effect::SendDigest { to, digest } => {
-                self.counts.digests += 1;
-                let ticket = self.ask(index, Input::DigestFailed { to });
-                let input = Box::new(Input::DigestReceived { ticket, digest });
-                let to = index_of(to);
-                self.send(index, to, Happening::Ask { to, question: ticket, input });
-            }
-            Effect::ReplyDigest { ticket, reply } => {
-                let Some((_, asked, _)) = self.questions.get(&ticket).copied() else { return };
-                let rtt = self.now.since(asked) * 2;
-                let input = Input::DigestAnswered { to: address(index), reply, rtt };
-                self.answer(ticket, index, input);
-            }
-            Effect::Pull { ticket, from, what } => {
-                self.counts.pulls += 1;
-                let question = self.ask(index, Input::PullFailed { ticket });
-                let to = index_of(from);
-                self.send(index, to, Happening::Pulled { to, question, ticket, what });
-            }
-            Effect::FetchNeighbours { from } => {
-                let question = self.ask(index, Input::NeighboursFailed { from });
-                let to = index_of(from);
-                self.send(index, to, Happening::Neighbours { to, question });
-            }
-            Effect::Activate { changed } => self.activate(index, &changed),
-            Effect::Store { ticket, extra } => self.store(index, ticket, extra),
-            Effect::AnswerWrite { ticket, result } => {
-                self.answers.insert(ticket, result);
-            }
-            Effect::Tell(told) => {
-                if matches!(told, Told::Refused { .. }) {
-                    self.counts.refused += 1;
-                }
-                self.nodes[index].told.push((self.now, told));
-            }
-        }
-    }
-
-    fn activate(&mut self, index: usize, changed: &tradewind::engine::port::Changed) {
-        let Some(engine) = &self.nodes[index].engine else { return };
-        let set = engine.rule_set().clone();
-        self.checks.activated(index, &set, changed);
-        let position = set.ledger.as_ref().map(|ledger| ledger.position());
-        if self.nodes[index].active.map(|(at, _)| at) != position {
-            self.nodes[index].active = position.map(|position| (position, self.now));
-        }
-        let input = Input::Activated { position, rejected: Vec::new() };
-        self.input_later(index, Duration::ZERO, input);
-    }
-
-    fn store(
-        &mut self,
-        index: usize,
-        ticket: Option<Ticket>,
-        extra: Vec<tradewind::model::manual::Override>,
-    ) {
-        let Some(engine) = &self.nodes[index].engine else { return };
-        let mut keep = engine.keep();
-        match ticket {
-            None => {
-                // Most stores survive a crash that comes right after; some do not.
-                if self.rng.random_bool(0.8) {
-                    self.nodes[index].disk = keep;
-                }
-            }
-            Some(ticket) => {
-                keep.overrides.extend(extra.iter().cloned());
-                keep.authored.extend(extra);
-                let life = self.nodes[index].life;
-                let keep = Box::new(keep);
-                self.at(MS * 2, Happening::Stored { node: index, life, ticket, keep });
-            }
-        }
-    }
-
-    /// Opens a question; if nothing comes back in time, `failure` does.
-    fn ask(&mut self, asker: usize, failure: Input) -> Ticket {
-        let ticket = self.ticket();
-        let life = self.nodes[asker].life;
-        self.questions.insert(ticket, (asker, self.now, life));
-        self.checks.asked(ticket, failure);
-        ticket
-    }
-
-    fn send(&mut self, from: usize, to: usize, happening: Happening) {
-        if !self.reaches(from, to) {
-            return;
-        }
-        let delay = self.distance(from, to);
-        self.at(delay, happening);
-    }
-
-    fn reaches(&mut self, from: usize, to: usize) -> bool {
-        let lost = self.faults.loss > 0.0 && self.rng.random_bool(self.faults.loss);
-        let cut = self.faults.cuts.contains(&(from, to));
-        self.counts.lost += u64::from(lost || cut);
-        !(lost || cut)
-    }
-
-    fn input_later(&mut self, node: usize, delay: Duration, input: Input) {
+    pub(super) fn input_later(&mut self, node: usize, delay: Duration, input: Input) {
         let life = self.nodes[node].life;
         self.at(delay, Happening::Input { node, life, input });
     }
 
-    fn at(&mut self, delay: Duration, happening: Happening) {
+    pub(super) fn at(&mut self, delay: Duration, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((self.now + delay, self.sequence), happening);
     }
 
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
     }
 
     /// One way, with a little jitter: cities on a circle, 15 ms a step, 0.2 ms within one.
-    fn distance(&mut self, a: usize, b: usize) -> Duration {
+    pub(super) fn distance(&mut self, a: usize, b: usize) -> Duration {
         let (a, b) = (self.nodes[a].city, self.nodes[b].city);
         let steps = a.abs_diff(b).min(self.options.cities - a.abs_diff(b));
         let base = Duration::from_micros(200) + MS * 15 * u32::try_from(steps).unwrap();
         base.mul_f64(self.rng.random_range(1.0..1.1))
     }
 
-    fn distance_to_authority(&mut self, a: usize) -> Duration {
+    pub(super) fn distance_to_authority(&mut self, a: usize) -> Duration {
         let steps = self.nodes[a].city.min(self.options.cities - self.nodes[a].city);
         MS + MS * 15 * u32::try_from(steps).unwrap()
     }

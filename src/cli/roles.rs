@@ -1,0 +1,230 @@
+//! `orchestrator`, `node` and `token`: processes that stay.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::arguments::{NodeArguments, OrchestratorArguments, OrchestratorCommand, TlsArguments};
+use super::failure::Failure;
+use super::read_token;
+use crate::config::distances::Distances;
+use crate::engine::config::Pace;
+use crate::model::ids::{NodeId, PeerAddr};
+use crate::model::key::PublicKey;
+use crate::node::{Network, Node, NodeError, NodeOptions};
+use crate::orchestrator::{Orchestrator, OrchestratorOptions};
+use crate::telemetry::logs;
+use crate::wire::quantity::parse_duration;
+
+/// `tradewind orchestrator`.
+pub(crate) fn orchestrator(arguments: OrchestratorArguments) -> Result<(), Failure> {
+    if let Some(OrchestratorCommand::Recover { from, client }) = arguments.command {
+        return super::wait_for(async move {
+            let recovered = client.connect().await?.recover(from).await?;
+            println!("{recovered}");
+            Ok(())
+        });
+    }
+    refuse_tls(&arguments.tls)?;
+    let token = read_token(arguments.token_file.as_deref())?;
+    logs::begin("info");
+    control_runtime()?.block_on(async move {
+        let mut signals = Signals::new()?;
+        let options = OrchestratorOptions {
+            grpc_listen: arguments.grpc_listen,
+            http_listen: arguments.http_listen,
+            data: arguments.data,
+            cluster: arguments.cluster,
+            token,
+            beacon_interval: Duration::from_secs(1),
+        };
+        let running = Orchestrator::start(options)
+            .await
+            .map_err(|error| Failure::failed(format!("the orchestrator cannot start: {error}")))?;
+        signals.ended().await;
+        tokio::select! {
+            () = running.shutdown() => {}
+            () = signals.ended() => {}
+        }
+        Ok(())
+    })
+}
+
+/// `tradewind node`.
+pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
+    refuse_tls(&arguments.tls)?;
+    let options = node_options(&arguments)?;
+    logs::begin("info");
+    control_runtime()?.block_on(async move {
+        let mut signals = Signals::new()?;
+        let running = Node::start(options).await.map_err(|error| match error {
+            NodeError::Settings(_) => Failure::configuration(error.to_string()),
+            other => Failure::failed(format!("the node cannot start: {other}")),
+        })?;
+        tracing::info!(
+            traffic = ?running.traffic_addrs(), peer = %running.peer_addr(), "the node is up"
+        );
+        signals.ended().await;
+        tokio::select! {
+            () = running.shutdown(DRAIN_DELAY, DRAIN_PATIENCE) => {}
+            () = signals.ended() => {}
+        }
+        Ok(())
+    })
+}
+
+/// Typed settings, or everything that is wrong with them.
+fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
+    let mut wrong = Vec::new();
+    let mut note = |what: String| wrong.push(what);
+    let id = NodeId::parse(&arguments.id);
+    if id.is_none() {
+        note(format!("--id {:?} is not [a-z0-9-]{{1,63}}", arguments.id));
+    }
+    let mut labels = BTreeMap::new();
+    for label in &arguments.labels {
+        match label.split_once('=') {
+            Some((name, value)) => {
+                labels.insert(name.to_string(), value.to_string());
+            }
+            None => note(format!("--label {label:?} is not NAME=VALUE")),
+        }
+    }
+    let advertise = arguments.peer_advertise.as_deref().map(PeerAddr::parse);
+    if advertise == Some(None) {
+        note("--peer-advertise is not http://ADDRESS:PORT with an address literal".to_string());
+    }
+    let mut trusted = Vec::new();
+    for key in &arguments.trust {
+        match PublicKey::parse(key) {
+            Some(key) => trusted.push(key),
+            None => note(format!("--trust {key:?} is not 64 hexadecimal digits")),
+        }
+    }
+    let mut allow_targets = Vec::new();
+    for network in &arguments.allow_target {
+        match Network::parse(network) {
+            Some(network) => allow_targets.push(network),
+            None => note(format!("--allow-target {network:?} is not a network such as 10.0.0.0/8")),
+        }
+    }
+    let distances = match arguments.simulate.as_deref().map(read_distances) {
+        None => None,
+        Some(Ok(distances)) => Some(distances),
+        Some(Err(why)) => {
+            note(why);
+            None
+        }
+    };
+    let (Some(id), true) = (id, wrong.is_empty()) else {
+        return Err(Failure::configuration(wrong.join("\n")));
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = arguments.traffic_threads;
+    Ok(NodeOptions {
+        id,
+        region: arguments.region.clone(),
+        labels,
+        listen: arguments.listen.clone(),
+        traffic_threads: if threads == 0 { cores } else { threads },
+        peer_listen: arguments.peer_listen,
+        peer_advertise: advertise.flatten(),
+        orchestrators: arguments.orchestrators.clone(),
+        seeds: arguments.seeds.clone(),
+        neighbours: arguments.neighbours.clone(),
+        near: arguments.near,
+        far: arguments.far,
+        data: arguments.data.clone(),
+        rules: arguments.rules.clone(),
+        trusted,
+        token: read_token(arguments.token_file.as_deref())?,
+        allow_targets,
+        distances,
+        pace: Pace::default(),
+    })
+}
+
+fn read_distances(path: &Path) -> Result<Arc<Distances>, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--simulate {}: {error}", path.display()))?;
+    Distances::parse(&text, |text| parse_duration(text).ok())
+        .map(Arc::new)
+        .map_err(|error| format!("--simulate {}: {error}", path.display()))
+}
+
+fn refuse_tls(tls: &TlsArguments) -> Result<(), Failure> {
+    let given = tls.tls_cert.is_some() || tls.tls_key.is_some() || tls.tls_ca.is_some();
+    if !given {
+        return Ok(());
+    }
+    Err(Failure::configuration(
+        "--tls-cert, --tls-key and --tls-ca are unsupported in this release",
+    )
+    .next("use --token-file on control ports, and a network that you trust"))
+}
+
+/// `tradewind token --out FILE`.
+pub(crate) fn token(out: &Path) -> Result<(), Failure> {
+    if out.exists() {
+        read_token(Some(out))?;
+        println!("{} holds a token already; it stays", out.display());
+        return Ok(());
+    }
+    let mut bytes = [0u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!("{} cannot be written", out.display())).evidence(error.to_string())
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(out).map_err(failed)?;
+    writeln!(file, "{token}").and_then(|()| file.sync_all()).map_err(failed)?;
+    println!("made a token in {}", out.display());
+    Ok(())
+}
+
+/// The runtime of the control side; traffic has threads of its own.
+pub(crate) fn control_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no runtime could be made: {error}")))
+}
+
+/// TERM and INT.
+pub(crate) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Result<Signals, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("no signals: {error}")));
+        Ok(Signals {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn ended(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Between "unready" and "no new connections": load balancers look that often.
+const DRAIN_DELAY: Duration = Duration::from_millis(500);
+/// How long what runs may take to come to its end.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,101 @@
+//! Begins with what neighbours know about targets that are unknown here.
+//!
+//! Asks a few neighbours, nearest first and at distinct distances; what they say is clamped and
+//! weighed in `routing::prior`. Runs while there is anything unknown, then rests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::driver::View;
+use super::peer_client::PeerClient;
+use crate::model::ids::PeerAddr;
+use crate::model::latency::LatencyInfoRow;
+use crate::proxy::routes::RoutesState;
+use crate::routing::prior::{PeerWord, Prior, triangulate};
+use crate::telemetry::clock::Clock;
+
+/// Imports priors until the node ends.
+pub(crate) async fn run(
+    view: Arc<ArcSwap<View>>,
+    routes: Arc<Mutex<RoutesState>>,
+    peers: PeerClient,
+    clock: Clock,
+    mut ended: watch::Receiver<bool>,
+) {
+    let mut wait = FIRST;
+    loop {
+        let unknown = {
+            let routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
+            routes.unknown_targets(clock.now())
+        };
+        if unknown.is_empty() {
+            wait = RESTING;
+        } else {
+            let told = ask(&view.load_full(), &peers).await;
+            let priors = join(&unknown, &told);
+            let routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = routes.import(&priors, clock.now());
+            if taken > 0 {
+                tracing::debug!(taken, "began with what peers know of targets");
+            }
+            wait = (wait * 2).min(RESTING);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = ended.wait_for(|ended| *ended) => return,
+        }
+    }
+}
+
+/// What a few neighbours say: the nearest of each distance first.
+async fn ask(view: &View, peers: &PeerClient) -> Vec<(Duration, Vec<LatencyInfoRow>)> {
+    let mut near: Vec<(Duration, PeerAddr)> = view
+        .neighbours
+        .iter()
+        .filter_map(|neighbour| Some((neighbour.rtt?, neighbour.card.address)))
+        .collect();
+    near.sort();
+    let mut chosen: Vec<(Duration, PeerAddr)> = Vec::new();
+    for (rtt, address) in near {
+        let distinct = chosen.iter().all(|(other, _)| rtt.abs_diff(*other) > DISTINCT);
+        if chosen.len() < ASKED && (distinct || chosen.is_empty()) {
+            chosen.push((rtt, address));
+        }
+    }
+    let mut told = Vec::new();
+    for (rtt, address) in chosen {
+        if let Ok(rows) = peers.latency_info(address).await {
+            told.push((rtt, rows));
+        }
+    }
+    told
+}
+
+fn join(unknown: &[String], told: &[(Duration, Vec<LatencyInfoRow>)]) -> BTreeMap<String, Prior> {
+    unknown
+        .iter()
+        .filter_map(|target| {
+            let words: Vec<PeerWord<'_>> = told
+                .iter()
+                .flat_map(|(rtt, rows)| {
+                    let about = rows.iter().filter(|row| row.target == *target);
+                    about.map(|row| PeerWord { row, rtt: *rtt })
+                })
+                .collect();
+            triangulate(&words).map(|prior| (target.clone(), prior))
+        })
+        .collect()
+}
+
+/// The first look: neighbours must be known and measured by then.
+const FIRST: Duration = Duration::from_millis(200);
+/// Between looks once nothing is unknown.
+const RESTING: Duration = Duration::from_secs(5);
+/// Neighbours asked at a time.
+const ASKED: usize = 4;
+/// Round trips closer than this are one distance.
+const DISTINCT: Duration = Duration::from_millis(3);
