@@ -3,4 +3,10 @@
 //! Each module below opens with what it proves. Real sockets use port 0; nothing here sleeps to
 //! synchronise.
 
+#![allow(unreachable_pub, reason = "modules of one test binary share freely")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod fleet;
+mod harness;
 mod tidy;
