@@ -108,8 +108,8 @@ fn the_command_line_names_every_problem_and_exits_as_documented() {
     let fleet = Fleet::start(1);
     let bad = fleet.rules_file(
         "bad.yaml",
-        "id: Bad_Id-\ndata:\n  targets: [{ url: ftp://x, wieght: 2 }]\n  balance: { policy: fast }\n\
-         ---\nid: two\ndata: { targets: [] }\n",
+        "id: Bad_Id-\ndata:\n  targets: [{ url: ftp://x, wieght: 2 }]\n\
+         \x20 balance: { policy: fast }\n---\nid: two\ndata: { targets: [] }\n",
     );
     for command in ["validate", "apply"] {
         let arguments: Vec<&str> =

@@ -44,7 +44,7 @@ impl Checks {
         }
     }
 
-    /// A disk was emptied: what the node knew before does not bind it.
+    /// A life ended: what the node knew and had not stored does not bind the next.
     pub fn wiped(&mut self, node: usize) {
         self.positions.remove(&node);
         self.versions.retain(|(of, _), _| *of != node);

@@ -9,7 +9,10 @@ mod carrier;
 mod checks;
 mod world;
 
+mod chaos;
 mod convergence;
+mod overlay;
+mod scripted;
 
 /// The seed of a run: the test's own, or the one asked for.
 fn seed(usual: u64) -> u64 {

@@ -207,6 +207,8 @@ impl World {
     /// Ends a node without a word; its disk keeps what was stored.
     pub fn crash(&mut self, index: usize) {
         self.counts.crashes += 1;
+        // The disk may be a moment behind: what was not stored yet does not bind the next life.
+        self.checks.wiped(index);
         let node = &mut self.nodes[index];
         node.engine = None;
         node.life += 1;
