@@ -59,6 +59,9 @@ pub(crate) enum Command {
     },
     /// Exit code 3 when a node is behind, rejects a rule or raises an alarm
     Check(ClientArguments),
+    /// Measure, reproducibly
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Make the token that control ports beyond the loopback need
     Token {
         /// Where to keep it; an existing one stays
@@ -361,5 +364,36 @@ pub(crate) enum DemoCommand {
         /// Requests per second through each
         #[arg(long, default_value_t = 50)]
         rate: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// One rule to many followers, beside a naive broadcast
+    Fleet {
+        /// Followers in this process
+        #[arg(long, default_value_t = 1000)]
+        followers: usize,
+        /// Rules there are already
+        #[arg(long, default_value_t = 100)]
+        rules: usize,
+        /// Pushes of each kind
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// Requests through a node, beside nginx where it is installed
+    Proxy {
+        /// Connections at a time
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Requests per round
+        #[arg(long, default_value_t = 100_000)]
+        requests: usize,
+        /// Rounds of each
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Bytes of a response
+        #[arg(long, default_value_t = 1024)]
+        size: usize,
     },
 }

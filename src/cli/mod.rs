@@ -5,6 +5,7 @@
 
 mod apply;
 mod arguments;
+mod bench;
 mod client;
 mod demo;
 mod failure;
@@ -57,6 +58,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             wait_for(look::neighbours(name.as_deref(), &client))
         }
         Command::Check(client) => wait_for(fleet::check(&client)),
+        Command::Bench(command) => bench::run(command),
         Command::Token { out } => roles::token(&out),
         Command::Healthcheck { node, orchestrator } => {
             wait_for(look::healthcheck(node.as_deref(), orchestrator.as_deref()))

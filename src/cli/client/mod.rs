@@ -1,6 +1,7 @@
 //! The orchestrator's gRPC services as this command line sees them: plain values in and out.
 
 mod fleet;
+mod follower;
 mod rules;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 pub(crate) use fleet::{NodeRow, Propagation};
+pub(crate) use follower::{Arrival, Naive, follow};
 pub(crate) use rules::{Applied, Stored, Write};
 
 use super::failure::Failure;
