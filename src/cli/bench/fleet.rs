@@ -175,11 +175,12 @@ impl Book {
 }
 
 fn write(number: usize, round: usize) -> Result<Write, Failure> {
-    let text = format!(
-        "id: rule-{number}\ndata:\n  match: {{ hosts: [\"h{number}.example\"] }}\n  targets:\n    \
-         - {{ url: \"http://10.0.0.1:80\", weight: {} }}\n    - {{ url: \"http://10.0.0.2:80\" }}\n",
+    let targets = format!(
+        "[{{ url: \"http://10.0.0.1:80\", weight: {} }}, {{ url: \"http://10.0.0.2:80\" }}]",
         round + 1
     );
+    let hosts = format!("{{ hosts: [\"h{number}.example\"] }}");
+    let text = format!("id: rule-{number}\ndata: {{ match: {hosts}, targets: {targets} }}\n");
     let mut rules =
         rules_from_yaml_or_json(&text).map_err(|problems| Failure::failed(problems.to_string()))?;
     let rule = rules.pop().ok_or_else(|| Failure::failed("no rule"))?;
