@@ -4,11 +4,11 @@
 //! changes in force. Invariants: what does not hold changes nothing; the same override handed in
 //! twice is adopted once; a body that loses is filed, never dropped in silence.
 
-use imbl::{OrdSet, Vector};
+use imbl::{OrdMap, OrdSet, Vector};
 
 use super::commits::{Commits, Filed, FiledKind};
 use crate::model::follow::{Settled, SettledOutcome};
-use crate::model::ids::{ClusterId, RuleId, Version};
+use crate::model::ids::{ClusterId, NodeId, RuleId, Version};
 use crate::model::ledger::Change;
 use crate::model::limits;
 use crate::model::manual::{Override, Void};
@@ -34,6 +34,8 @@ pub struct AdoptedMemory {
     hashes: OrdSet<[u8; 32]>,
     // Invariant: exactly `hashes`, oldest first.
     order: Vector<[u8; 32]>,
+    /// Of each rule adopted lately: at which version, by whom, and what the author stood on.
+    bases: OrdMap<RuleId, (Version, u64, NodeId)>,
 }
 
 impl Commits {
@@ -46,8 +48,6 @@ impl Commits {
         if self.fence.is_some() {
             return adoption;
         }
-        // All of one hand-in counts as from before the first commit.
-        let open = self.ledger.head().revision.0 == 0;
         let mut order: Vec<usize> = (0..handed_in.len()).collect();
         order.sort_by(|a, b| {
             let rank = |at: &usize| {
@@ -58,26 +58,23 @@ impl Commits {
         });
         let mut settled: Vec<Option<Settled>> = vec![None; handed_in.len()];
         for at in order {
-            settled[at] = Some(self.settle(&handed_in[at], open, now, &mut adoption));
+            settled[at] = Some(self.settle(&handed_in[at], now, &mut adoption));
         }
         adoption.settled = settled.into_iter().flatten().collect();
         adoption
     }
 
-    fn settle(
-        &mut self,
-        by_hand: &Override,
-        open: bool,
-        now: WallTime,
-        adoption: &mut Adoption,
-    ) -> Settled {
+    fn settle(&mut self, by_hand: &Override, now: WallTime, adoption: &mut Adoption) -> Settled {
         let mark = by_hand.mark();
         let answer = |outcome, why: &str| Settled { mark, outcome, why: why.to_owned() };
-        if let Some(why) = self.doubt(by_hand, open) {
+        if let Some(why) = self.doubt(by_hand) {
             return answer(SettledOutcome::Refused, why);
         }
         let held = self.ledger.record(&by_hand.id).cloned();
         let known = held.as_ref().map_or(0, |record| record.version.get());
+        // Two edits of one author in one outage stand on the same base; the later one replaced the
+        // earlier by intent. Of two authors nobody knows: both are filed.
+        let moved_on = known != by_hand.base && !self.adopted.stands_on(by_hand, known);
         match by_hand.void_beside(Some(&self.ledger)) {
             Some(Void::TooFar) => {
                 return answer(SettledOutcome::Refused, "its version is too far above the ledger");
@@ -86,7 +83,7 @@ impl Commits {
                 let same = held.as_ref().is_some_and(|record| {
                     record.version == by_hand.version && record.body == by_hand.body
                 });
-                if same || self.adopted.knows(by_hand) || known == by_hand.base {
+                if same || self.adopted.knows(by_hand) || !moved_on {
                     return answer(SettledOutcome::Void, "");
                 }
                 self.adopted.insert(by_hand);
@@ -96,7 +93,7 @@ impl Commits {
             }
             None => {}
         }
-        if open && by_hand.certificate.is_none() {
+        if by_hand.certificate.is_none() {
             self.pin(by_hand.node.clone(), by_hand.key);
             adoption.pinned = true;
         }
@@ -107,8 +104,9 @@ impl Commits {
             Err(_) => return answer(SettledOutcome::Refused, "the ledger cannot hold more rules"),
         }
         self.adopted.insert(by_hand);
+        self.adopted.note_base(by_hand);
         adoption.filed.push(self.filed(by_hand, FiledKind::Adopted, now));
-        if known == by_hand.base {
+        if !moved_on {
             return answer(SettledOutcome::Adopted, "");
         }
         // It is in force at the nodes whatever is said here, so that it has to be adopted; the
@@ -118,23 +116,26 @@ impl Commits {
     }
 
     /// Why an override does not count, if so.
-    fn doubt(&self, by_hand: &Override, open: bool) -> Option<&'static str> {
+    ///
+    /// One without a certificate comes from a fleet that had no orchestrator: its author is taken
+    /// at its first key. Nodes that hold a ledger refuse such overrides, so only the authors'
+    /// own fleet can hand them in, over streams that were let in.
+    fn doubt(&self, by_hand: &Override) -> Option<&'static str> {
         if !by_hand.holds() {
             return Some("its signature does not hold");
         }
-        let own = self.ledger.head().cluster;
         if let Some(certificate) = &by_hand.certificate {
-            let believed = self.trust.accepts_certificate(certificate, own);
+            let believed = self.trust.accepts_certificate(certificate, self.ledger.head().cluster);
             return (!believed).then_some("its certificate is not of this cluster");
         }
-        if by_hand.cluster != own && by_hand.cluster != ClusterId([0; 32]) {
-            return Some("it is of another cluster");
+        if by_hand.cluster != ClusterId([0; 32]) {
+            return Some("it has no certificate, and is not from before the first orchestrator");
         }
         match self.pinned.get(&by_hand.node) {
             Some(key) if *key == by_hand.key => None,
             Some(_) => Some("another key is pinned for its author"),
-            None if open && self.pinned.len() < limits::PINNED_AUTHORS => None,
-            None => Some("its author has no certificate"),
+            None if self.pinned.len() < limits::PINNED_AUTHORS => None,
+            None => Some("too many authors without a certificate"),
         }
     }
 
@@ -179,6 +180,21 @@ impl AdoptedMemory {
     fn insert(&mut self, by_hand: &Override) {
         let node = by_hand.node.as_str();
         self.insert_hash(Commits::settled_hash(&by_hand.id, by_hand.version, node));
+    }
+
+    /// Whether the ledger's version of the rule is the same author's, adopted from the same base.
+    fn stands_on(&self, by_hand: &Override, known: u64) -> bool {
+        self.bases.get(&by_hand.id).is_some_and(|(version, base, node)| {
+            version.get() == known && *base == by_hand.base && *node == by_hand.node
+        })
+    }
+
+    fn note_base(&mut self, by_hand: &Override) {
+        if self.bases.len() >= limits::OVERRIDES {
+            self.bases.clear();
+        }
+        let adopted = (by_hand.version, by_hand.base, by_hand.node.clone());
+        self.bases.insert(by_hand.id.clone(), adopted);
     }
 
     fn insert_hash(&mut self, hash: [u8; 32]) {

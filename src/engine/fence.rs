@@ -63,6 +63,16 @@ impl Fence {
         }
     }
 
+    /// Whether a ledger at `own` has left what was seen behind it: the verdict was reached beside
+    /// an older ledger, before a recovery.
+    pub fn is_overtaken_by(&self, own: Position) -> bool {
+        match self {
+            Fence::Ahead { position, .. } => *position <= own,
+            Fence::Forked { position, .. } => position.epoch < own.epoch,
+            Fence::LostStore | Fence::StoreFailed(_) => false,
+        }
+    }
+
     /// What a node was seen with.
     pub fn seen(&self) -> Option<Position> {
         match self {
@@ -143,6 +153,19 @@ impl fmt::Display for Fence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verdict_from_before_a_recovery_fences_nobody() {
+        let at = |epoch, revision| Position { epoch: Epoch(epoch), revision: Revision(revision) };
+        let node = NodeId::parse("a").unwrap();
+        let ahead = Fence::Ahead { node: node.clone(), position: at(1, 5) };
+        assert!(!ahead.is_overtaken_by(at(1, 4)));
+        assert!(ahead.is_overtaken_by(at(2, 2)));
+        let forked = Fence::Forked { node, position: at(1, 5) };
+        assert!(!forked.is_overtaken_by(at(1, 9)));
+        assert!(forked.is_overtaken_by(at(2, 6)));
+        assert!(!Fence::LostStore.is_overtaken_by(at(9, 9)));
+    }
 
     #[test]
     fn a_fence_survives_its_words() {

@@ -228,7 +228,9 @@ impl Loop {
                 turn.hellos.extend(hello.map(|hello| *hello));
             }
             Command::Fence(fence) => {
-                if self.commits.raise_fence(fence.clone()) {
+                // Greetings are judged beside the published ledger; this one may be newer.
+                let overtaken = fence.is_overtaken_by(self.commits.ledger().position());
+                if !overtaken && self.commits.raise_fence(fence.clone()) {
                     tracing::error!(%fence, "no more writes are taken");
                     turn.dirty = true;
                 }

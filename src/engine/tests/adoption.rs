@@ -83,22 +83,40 @@ fn an_override_in_force_is_adopted_even_where_the_base_moved_on() {
 fn of_several_for_one_rule_the_greatest_is_adopted() {
     let mut commits = commits();
     let adoption = commits.adopt(&[by_hand("a", 1, 0, "x"), by_hand("a", 3, 0, "z")], NOW);
-    assert_eq!(outcomes(&adoption), [SettledOutcome::Conflict, SettledOutcome::Adopted]);
+    assert_eq!(outcomes(&adoption), [SettledOutcome::Void, SettledOutcome::Adopted]);
     assert_eq!(commits.ledger().record(&id("a")).unwrap().version.get(), 3);
 }
 
 #[test]
-fn without_a_certificate_only_the_first_authors_count() {
+fn two_edits_of_one_outage_are_no_conflict_in_either_order() {
+    for backwards in [false, true] {
+        let mut commits = commits();
+        let mut edits = vec![by_hand("a", 2, 0, "earlier"), by_hand("a", 3, 0, "later")];
+        if backwards {
+            edits.reverse();
+        }
+        for edit in edits {
+            let adoption = commits.adopt(&[edit], NOW);
+            assert_eq!(adoption.conflicts, [], "backwards: {backwards}");
+        }
+        assert_eq!(commits.ledger().record(&id("a")).unwrap().version.get(), 3);
+    }
+}
+
+#[test]
+fn without_a_certificate_every_author_is_taken_at_its_first_key() {
     let mut commits = commits();
     let adoption = commits.adopt(&[open_mode("a", 3), open_mode("b", 4)], NOW);
     assert_eq!(outcomes(&adoption), [SettledOutcome::Adopted; 2]);
     assert!(adoption.pinned);
-    let stranger = open_mode("c", 5);
+    // A hand-in travels in several messages: whoever comes in a later one counts as well.
+    let late = open_mode("c", 5);
     let pinned = open_mode("d", 3);
     let stolen = Override { id: id("e"), ..open_mode("e", 4) }.sign(&author(6));
-    let adoption = commits.adopt(&[stranger, pinned, stolen], NOW);
+    let foreign = Override { cluster: ClusterId([7; 32]), ..open_mode("f", 7) }.sign(&author(7));
+    let adoption = commits.adopt(&[late, pinned, stolen, foreign], NOW);
     let (refused, adopted) = (SettledOutcome::Refused, SettledOutcome::Adopted);
-    assert_eq!(outcomes(&adoption), [refused, adopted, refused]);
+    assert_eq!(outcomes(&adoption), [adopted, adopted, refused, refused]);
 }
 
 #[test]
