@@ -9,4 +9,5 @@
 mod bad_input;
 mod fleet;
 mod harness;
+mod proxy;
 mod tidy;
