@@ -478,8 +478,9 @@ const H_MOST: f64 = 8.0;
 const RAMPED: u32 = 16;
 /// Samples before the uncongested service time is believed.
 const SB_SAMPLES: u64 = 32;
-/// What a prior counts as.
-const IMPORTED_SAMPLES: u64 = 2;
+/// What a prior counts as: after four samples of one's own it weighs a fifth of the long-term mean
+/// (1/2 * 2/3 * 3/4 * 4/5). Counted as two it would still weigh a third.
+const IMPORTED_SAMPLES: u64 = 1;
 /// The minima are of the last one to two of these.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Ejections are forgiven this long after the last one ended.

@@ -8,3 +8,6 @@ pub mod estimate;
 pub mod pick;
 pub mod prior;
 pub mod selector;
+
+#[cfg(test)]
+mod tests;

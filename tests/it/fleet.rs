@@ -147,6 +147,27 @@ fn a_silent_stream_is_noticed_and_the_rule_comes_from_a_peer() {
 }
 
 #[test]
+fn a_port_that_accepts_and_hangs_up_is_no_orchestrator() {
+    let relay = Relay::start();
+    let mut fleet = Fleet::prepare(2, Some(relay.address));
+    relay.to(fleet.grpc);
+    fleet.start_orchestrator();
+    for node in &mut fleet.nodes {
+        node.start();
+    }
+    let rules = fleet.rules_file("demo.yaml", &fleet.demo_rule());
+    ok(&["apply", "-f", &rules, "--orchestrator", &fleet.url()]);
+    fleet.all_answer("/", Duration::from_secs(10));
+    fleet.orchestrator.take().unwrap().kill();
+    for number in 0..5 {
+        let name = format!("by-hand-{number}");
+        let path = format!("/v1/configuration/{name}");
+        let answer = http(fleet.nodes[0].peer, "POST", &path, Some(&respond_rule(&name))).unwrap();
+        assert_eq!(answer.json()["through"], "override", "{answer:?}");
+    }
+}
+
+#[test]
 fn a_node_leaves_in_good_order() {
     let mut fleet = Fleet::start(1);
     let node = fleet.nodes[0].process.take().unwrap();

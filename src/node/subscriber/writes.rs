@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tonic::Code;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use super::super::connect::Connector;
@@ -85,10 +87,8 @@ impl Orchestrators {
     pub(crate) async fn apply(&self, writes: &[ForwardedWrite], id: &WriteId) -> Forwarded {
         for url in &self.urls {
             let Ok(endpoint) = Endpoint::from_shared(url.clone()) else { continue };
-            let connector = self.connector.clone();
-            let connected =
-                tokio::time::timeout(CONNECT, endpoint.connect_with_connector(connector)).await;
-            let Ok(Ok(channel)) = connected else { continue };
+            let reaching = reach(&endpoint, self.connector.clone());
+            let Ok(Some(channel)) = tokio::time::timeout(REACH, reaching).await else { continue };
             let mut client = RuleServiceClient::new(channel)
                 .max_encoding_message_size(WRITE_BYTES)
                 .max_decoding_message_size(WRITE_BYTES);
@@ -109,6 +109,15 @@ impl Orchestrators {
         }
         Forwarded::Unreachable
     }
+}
+
+/// Connects and asks whether anybody is there. A port that accepts and says nothing, or hangs up,
+/// is nobody: the write itself has not been sent yet.
+async fn reach(endpoint: &Endpoint, connector: Connector) -> Option<Channel> {
+    let channel = endpoint.connect_with_connector(connector).await.ok()?;
+    let question = HealthCheckRequest { service: String::new() };
+    HealthClient::new(channel.clone()).check(question).await.ok()?;
+    Some(channel)
 }
 
 fn refused(status: &tonic::Status) -> Forwarded {
@@ -136,8 +145,8 @@ fn refused(status: &tonic::Status) -> Forwarded {
     Forwarded::Refused(Refusal { kind, message: status.message().to_string(), fields, current })
 }
 
-/// An orchestrator that does not take a connection by then counts as not reached.
-const CONNECT: Duration = Duration::from_secs(2);
+/// An orchestrator that does not say that it is there by then counts as not reached.
+const REACH: Duration = Duration::from_secs(2);
 /// How long an answer is waited for once the request was sent.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The largest configuration posted by hand.

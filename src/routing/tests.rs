@@ -1,0 +1,385 @@
+//! The invariants of the latency policy, each named after its claim; on a virtual clock.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::cell::{Outcome, Standing, TargetCell};
+use super::estimate::{Snapshot, Typical};
+use super::pick::{Candidate, NoneReady, Picked, pick};
+use super::prior::{PeerWord, triangulate};
+use super::selector::Selector;
+use crate::model::latency::{LatencyInfoRow, LatencySource};
+use crate::model::moment::Moment;
+use crate::model::rule::{Balance, Outlier};
+
+const SUCCESS: Outcome = Outcome::Success;
+const FAILURE: Outcome = Outcome::ServerFailure { retry_after: None };
+
+fn ms(milliseconds: f64) -> Duration {
+    Duration::from_secs_f64(milliseconds / 1e3)
+}
+
+fn start() -> Moment {
+    Moment::START + Duration::from_secs(1)
+}
+
+/// One request that takes this long.
+fn exchange(cell: &TargetCell, selector: &Selector, now: &mut Moment, took: f64, out: Outcome) {
+    let attempt = cell.begin(*now);
+    *now = *now + ms(took);
+    cell.finish(attempt, *now, out, selector, &Outlier::default(), 0.5);
+}
+
+fn trained(latencies: &[f64]) -> (TargetCell, Selector, Moment) {
+    let (cell, selector) = (TargetCell::new(None), Selector::default());
+    let mut now = start();
+    for took in latencies {
+        exchange(&cell, &selector, &mut now, *took, SUCCESS);
+        now = now + ms(10.0);
+    }
+    (cell, selector, now)
+}
+
+fn choose(
+    cells: &[TargetCell],
+    weights: &[u32],
+    selector: &Selector,
+    now: Moment,
+    seed: u64,
+) -> Picked {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    pick_with(&Balance::Latency, cells, weights, selector, now, &mut rng)
+}
+
+fn pick_with(
+    policy: &Balance,
+    cells: &[TargetCell],
+    weights: &[u32],
+    selector: &Selector,
+    now: Moment,
+    rng: &mut ChaCha8Rng,
+) -> Picked {
+    let candidates: Vec<Candidate<'_>> = cells
+        .iter()
+        .zip(weights)
+        .map(|(cell, weight)| Candidate { cell, weight: *weight })
+        .collect();
+    pick(policy, &Outlier::default(), &candidates, selector, now, rng, &[])
+}
+
+fn snapshot() -> impl Strategy<Value = Snapshot> {
+    (0.01..200.0f64, 0.1..500.0f64, 0.1..500.0f64, 0.0..1.0f64, 0u32..50, 0.0..1000.0f64).prop_map(
+        |(net, fast, slow, err, in_flight, age)| Snapshot {
+            net,
+            sb: Some(1.0),
+            fast: net + fast,
+            slow: net + slow,
+            err,
+            decay: 1.0,
+            err_decay: 1.0,
+            in_flight,
+            outstanding_ms: if in_flight == 0 { 0.0 } else { age },
+        },
+    )
+}
+
+fn typical() -> impl Strategy<Value = Typical> {
+    (0.0..10.0f64, 0.0..50.0f64, 0.0..10.0f64).prop_map(|(qbar, svcbar, cv2)| Typical {
+        qbar,
+        svcbar,
+        cv2,
+    })
+}
+
+proptest! {
+    #[test]
+    fn in_flight_equals_sent_minus_done(ends in prop::collection::vec(0u8..5, 0..60)) {
+        let (cell, selector) = (TargetCell::new(None), Selector::default());
+        let mut now = start();
+        let mut open = Vec::new();
+        let (mut sent, mut done) = (0u32, 0u32);
+        for end in ends {
+            now = now + ms(3.0);
+            let outcome = match end {
+                0 => SUCCESS,
+                1 => FAILURE,
+                2 => Outcome::TimedOut,
+                3 => Outcome::Aborted,
+                _ => {
+                    open.push(cell.begin(now));
+                    sent += 1;
+                    continue;
+                }
+            };
+            if let Some(attempt) = open.pop() {
+                cell.finish(attempt, now, outcome, &selector, &Outlier::default(), 0.5);
+                done += 1;
+            }
+        }
+        prop_assert_eq!(cell.in_flight(), sent - done);
+        let outstanding = cell.snapshot(now).outstanding_ms;
+        prop_assert!(outstanding.is_finite() && outstanding >= 0.0);
+    }
+
+    #[test]
+    fn cost_is_finite_positive_and_at_least_the_wire(one in snapshot(), typical in typical()) {
+        let cost = one.cost(&typical).total;
+        prop_assert!(cost.is_finite() && cost > 0.0 && cost >= one.net);
+    }
+
+    #[test]
+    fn cost_does_not_fall_with_load_errors_or_latency(one in snapshot(), typical in typical()) {
+        let before = one.cost(&typical).total;
+        let busier = Snapshot { in_flight: one.in_flight + 1, ..one };
+        prop_assert!(busier.cost(&typical).total >= before - 1e-9);
+        let failing = Snapshot { err: (one.err + 0.1).min(1.0), ..one };
+        prop_assert!(failing.cost(&typical).total >= before);
+        let slower = Snapshot { fast: one.fast + 5.0, slow: one.slow + 5.0, ..one };
+        let idle = |snapshot: Snapshot| Snapshot { in_flight: 0, outstanding_ms: 0.0, ..snapshot };
+        let slow = idle(slower).cost(&typical).total;
+        prop_assert!(slow >= idle(one).cost(&typical).total - 1e-9);
+    }
+
+    #[test]
+    fn idle_time_never_raises_cost(one in snapshot(), typical in typical(), decay in 0.0..1.0f64) {
+        let one = Snapshot { in_flight: 0, outstanding_ms: 0.0, ..one };
+        let aged = Snapshot { decay, err_decay: decay.sqrt(), ..one };
+        prop_assert!(aged.cost(&typical).total <= one.cost(&typical).total + 1e-9);
+    }
+
+    #[test]
+    fn of_two_that_differ_in_service_time_the_faster_costs_less(
+        net in 0.1..100.0f64, svc in 1.0..50.0f64, more in 1.0..100.0f64, in_flight in 0u32..20,
+    ) {
+        let typical = Typical { qbar: 1.0, svcbar: 200.0, cv2: 0.5 };
+        let of = |svc: f64| Snapshot {
+            net, sb: None, fast: net + svc, slow: net + svc, err: 0.0, decay: 1.0,
+            err_decay: 1.0, in_flight, outstanding_ms: 0.0,
+        };
+        prop_assert!(of(svc).cost(&typical).total < of(svc + more).cost(&typical).total);
+    }
+
+    #[test]
+    fn a_failure_only_raises_cost_and_a_fast_one_attracts_nothing(
+        latencies in prop::collection::vec(5.0..50.0f64, 20..40), fast in 0.05..1.0f64,
+    ) {
+        let (cell, selector, mut now) = trained(&latencies);
+        let before = cell.snapshot(now);
+        exchange(&cell, &selector, &mut now, fast, FAILURE);
+        let after = cell.snapshot(now);
+        prop_assert!(after.err > before.err);
+        prop_assert_eq!((after.fast, after.slow, after.net), (before.fast, before.slow, before.net));
+    }
+
+    #[test]
+    fn any_peer_table_leaves_everything_finite_and_matters_little_after_four_samples(
+        rows in prop::collection::vec(
+            (any::<f64>(), any::<f64>(), any::<f64>(), any::<u64>(), any::<u64>(), 0u64..500), 0..8,
+        ),
+    ) {
+        let rows: Vec<(LatencyInfoRow, Duration)> = rows
+            .into_iter()
+            .map(|(net, svc, err, samples, age, rtt)| (LatencyInfoRow {
+                target: "http://t:1".to_string(), latency_ms: net + svc, net_ms: net,
+                svc_ms: svc, err, confidence: 1.0, samples, age_ms: age % 1_000_000,
+                source: LatencySource::Measured,
+            }, Duration::from_millis(rtt)))
+            .collect();
+        let words: Vec<PeerWord<'_>> =
+            rows.iter().map(|(row, rtt)| PeerWord { row, rtt: *rtt }).collect();
+        let (cell, selector) = (TargetCell::new(None), Selector::default());
+        let mut now = start() + Duration::from_secs(3600);
+        if let Some(prior) = triangulate(&words) {
+            cell.import(&prior, &selector, now);
+            prop_assert!(cell.standing(now) != Standing::Ejected, "a peer never ejects");
+            let cost = cell.snapshot(now).cost(&selector.typical()).total;
+            prop_assert!(cost.is_finite() && cost > 0.0);
+        }
+        let prior = cell.readings(now).map_or(10.0, |readings| readings.latency_ms);
+        for _ in 0..4 {
+            now = now + ms(500.0);
+            exchange(&cell, &selector, &mut now, 10.0, SUCCESS);
+        }
+        let mixed = cell.readings(now).unwrap().latency_ms;
+        prop_assert!(mixed.is_finite());
+        // Rounding to nanoseconds and the decay of idle time move it by hundredths.
+        let most = 0.2 * (prior - 10.0).abs() + 0.1;
+        prop_assert!((mixed - 10.0).abs() <= most, "{mixed} of {prior}");
+    }
+
+    #[test]
+    fn triangulated_distance_never_exceeds_the_true_one(
+        target in (-100.0..100.0f64, -100.0..100.0f64),
+        own in (-100.0..100.0f64, -100.0..100.0f64),
+        peers in prop::collection::vec((-100.0..100.0f64, -100.0..100.0f64), 1..6),
+    ) {
+        let distance =
+            |a: (f64, f64), b: (f64, f64)| ((a.0 - b.0).powi(2) + (a.1 - b.1).powi(2)).sqrt();
+        let rows: Vec<(LatencyInfoRow, f64)> = peers
+            .iter()
+            .map(|at| (*at, distance(own, *at)))
+            .filter(|(_, rtt)| *rtt >= 3.0)
+            .map(|(at, rtt)| (LatencyInfoRow {
+                target: "t".to_string(), latency_ms: 0.0, net_ms: distance(at, target),
+                svc_ms: 1.0, err: 0.0, confidence: 1.0, samples: 9, age_ms: 1,
+                source: LatencySource::Measured,
+            }, rtt))
+            .collect();
+        let words: Vec<PeerWord<'_>> =
+            rows.iter().map(|(row, rtt)| PeerWord { row, rtt: ms(*rtt) }).collect();
+        if let Some(prior) = triangulate(&words) {
+            prop_assert!(prior.net_ms <= distance(own, target).max(0.01) + 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_pick_is_one_of_the_rules_targets_and_never_an_ejected_one(
+        failing in prop::collection::vec(any::<bool>(), 3..8), seed in any::<u64>(),
+    ) {
+        prop_assume!(failing.iter().filter(|f| **f).count() * 2 < failing.len());
+        let selector = Selector::default();
+        let cells: Vec<TargetCell> = failing.iter().map(|_| TargetCell::new(None)).collect();
+        let mut now = start();
+        for (cell, failing) in cells.iter().zip(&failing) {
+            exchange(cell, &selector, &mut now, 5.0, SUCCESS);
+            for _ in 0..5 {
+                exchange(cell, &selector, &mut now, 0.1, if *failing { FAILURE } else { SUCCESS });
+            }
+        }
+        let weights = vec![1; cells.len()];
+        match choose(&cells, &weights, &selector, now, seed) {
+            Picked::Target(index) => prop_assert!(!failing[index], "ejected"),
+            Picked::NoneReady(why) => prop_assert!(false, "{why:?}"),
+        }
+    }
+}
+
+#[test]
+fn identical_targets_get_equal_shares() {
+    let selector = Selector::default();
+    let cells: Vec<TargetCell> = (0..4).map(|_| TargetCell::new(None)).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut now = start();
+    let mut counts = [0u32; 4];
+    for _ in 0..4_000 {
+        let picked = pick_with(&Balance::Latency, &cells, &[1; 4], &selector, now, &mut rng);
+        let Picked::Target(index) = picked else { panic!("{picked:?}") };
+        counts[index] += 1;
+        exchange(&cells[index], &selector, &mut now, 10.0, SUCCESS);
+    }
+    for count in counts {
+        assert!((800..1_200).contains(&count), "{counts:?}");
+    }
+}
+
+#[test]
+fn exploration_stays_under_half_a_percent_and_finds_a_recovered_target() {
+    let selector = Selector::default();
+    let cells = [TargetCell::new(None), TargetCell::new(None)];
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let mut now = start();
+    let slow_until = now + Duration::from_secs(60);
+    let (mut to_slow, mut sent, mut back_at) = (0u32, 0u32, None);
+    while now < slow_until + Duration::from_secs(30) {
+        let slow = now < slow_until && now > start() + Duration::from_secs(10);
+        let picked = pick_with(&Balance::Latency, &cells, &[1; 2], &selector, now, &mut rng);
+        let Picked::Target(index) = picked else { panic!("{picked:?}") };
+        if slow && now > start() + Duration::from_secs(15) {
+            sent += 1;
+            to_slow += u32::from(index == 0);
+        }
+        if now > slow_until && index == 0 && back_at.is_none() {
+            back_at = Some(now);
+        }
+        let took = if index == 0 && slow { 300.0 } else { 5.0 };
+        let attempt = cells[index].begin(now);
+        cells[index].finish(attempt, now + ms(took), SUCCESS, &selector, &Outlier::default(), 0.5);
+        now = now + ms(10.0);
+    }
+    assert!(f64::from(to_slow) <= 0.005 * f64::from(sent) + 3.0, "{to_slow} of {sent}");
+    assert!(to_slow > 0, "it is tried now and then");
+    let back = back_at.expect("a recovered target is found again").since(slow_until);
+    assert!(back <= Duration::from_secs(10), "{back:?}");
+}
+
+#[test]
+fn a_stale_target_is_unknown_again_after_its_time_to_live() {
+    let (cell, _, now) = trained(&[10.0, 10.0]);
+    assert_eq!(cell.standing(now), Standing::Ready);
+    assert_eq!(cell.standing(now + super::cell::TTL), Standing::Unknown);
+    let hinted = TargetCell::new(Some(Duration::from_millis(4)));
+    assert_eq!(hinted.standing(now), Standing::Ready);
+}
+
+#[test]
+fn five_failures_eject_one_trial_decides_and_the_back_off_doubles() {
+    let (cell, selector, mut now) = trained(&[10.0; 20]);
+    for _ in 0..5 {
+        exchange(&cell, &selector, &mut now, 1.0, FAILURE);
+    }
+    assert_eq!(cell.standing(now), Standing::Ejected);
+    now = now + Duration::from_millis(1_300);
+    assert_eq!(cell.standing(now), Standing::HalfOpen);
+    exchange(&cell, &selector, &mut now, 1.0, FAILURE);
+    assert_eq!(cell.standing(now + Duration::from_millis(1_300)), Standing::Ejected, "doubled");
+    now = now + Duration::from_millis(2_600);
+    exchange(&cell, &selector, &mut now, 10.0, SUCCESS);
+    assert_eq!(cell.standing(now), Standing::Ready);
+}
+
+#[test]
+fn down_by_health_check_is_never_picked_and_all_down_is_said() {
+    let selector = Selector::default();
+    let cells = [TargetCell::new(None), TargetCell::new(None)];
+    cells[0].set_down(true);
+    for seed in 0..50 {
+        assert_eq!(choose(&cells, &[1, 1], &selector, start(), seed), Picked::Target(1));
+    }
+    cells[1].set_down(true);
+    let all = choose(&cells, &[1, 1], &selector, start(), 1);
+    assert_eq!(all, Picked::NoneReady(NoneReady::AllDown));
+    let none = choose(&cells, &[0, 0], &selector, start(), 1);
+    assert_eq!(none, Picked::NoneReady(NoneReady::NoWeight));
+}
+
+#[test]
+fn round_robin_and_least_requests_share_by_weight() {
+    for policy in [Balance::RoundRobin, Balance::LeastRequests] {
+        let selector = Selector::default();
+        let cells: Vec<TargetCell> = (0..3).map(|_| TargetCell::new(None)).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut now = start();
+        let mut counts = [0u32; 3];
+        for _ in 0..6_000 {
+            let picked = pick_with(&policy, &cells, &[1, 2, 3], &selector, now, &mut rng);
+            let Picked::Target(index) = picked else { panic!("{picked:?}") };
+            counts[index] += 1;
+            exchange(&cells[index], &selector, &mut now, 1.0, SUCCESS);
+        }
+        for (index, count) in counts.iter().enumerate() {
+            let fair = 1_000 * (u32::try_from(index).unwrap() + 1);
+            assert!(count.abs_diff(fair) < fair / 3, "{policy:?}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_long_list_is_cut_to_the_best_and_still_finds_them() {
+    let selector = Selector::default();
+    let cells: Vec<TargetCell> = (0..100).map(|_| TargetCell::new(None)).collect();
+    let mut now = start();
+    for (index, cell) in cells.iter().enumerate() {
+        for _ in 0..4 {
+            let took = if index < 5 { 5.0 } else { 80.0 };
+            exchange(cell, &selector, &mut now, took, SUCCESS);
+        }
+    }
+    let weights = vec![1; cells.len()];
+    for seed in 0..100 {
+        let picked = choose(&cells, &weights, &selector, now, seed);
+        assert!(matches!(picked, Picked::Target(index) if index < 100), "{picked:?}");
+    }
+}
