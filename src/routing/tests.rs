@@ -171,13 +171,15 @@ proptest! {
         exchange(&cell, &selector, &mut now, fast, FAILURE);
         let after = cell.snapshot(now);
         prop_assert!(after.err > before.err);
-        prop_assert_eq!((after.fast, after.slow, after.net), (before.fast, before.slow, before.net));
+        let times = |one: &Snapshot| (one.fast, one.slow, one.net);
+        prop_assert_eq!(times(&after), times(&before));
     }
 
     #[test]
     fn any_peer_table_leaves_everything_finite_and_matters_little_after_four_samples(
         rows in prop::collection::vec(
-            (any::<f64>(), any::<f64>(), any::<f64>(), any::<u64>(), any::<u64>(), 0u64..500), 0..8,
+            (any::<f64>(), any::<f64>(), any::<f64>(), any::<u64>(), any::<u64>(), 0u64..500),
+            0..8,
         ),
     ) {
         let rows: Vec<(LatencyInfoRow, Duration)> = rows

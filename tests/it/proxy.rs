@@ -214,7 +214,8 @@ fn what_two_parsers_could_read_differently_is_refused() {
     assert!(origin.heads.try_recv().is_err(), "none of it reached the origin");
 
     let both = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\
-                transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n";
+                transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
+                GET /smuggled HTTP/1.1\r\n\r\n";
     let answer = proxy.raw(both);
     assert!(matches!(status(&answer), 200 | 400), "RFC 9112 6.3: {answer}");
     while let Ok((_, head)) = origin.heads.try_recv() {
@@ -315,7 +316,8 @@ fn a_stale_connection_costs_a_get_nothing_and_a_post_is_never_sent_twice() {
 fn filters_rewrite_redirect_and_answer() {
     let origin = Origin::start(hello);
     let proxy = Proxy::start(&format!(
-        "- id: api\n  data:\n    match: {{ any: [{{ path: {{ prefix: /api }} }}] }}\n    filters:\n      \
+        "- id: api\n  data:\n    match: {{ any: [{{ path: {{ prefix: /api }} }}] }}\n    \
+         filters:\n      \
          - requestHeaders: {{ set: [{{ name: x-edge, value: t }}], remove: [x-secret] }}\n      \
          - responseHeaders: {{ add: [{{ name: x-out, value: y }}], remove: [server] }}\n      \
          - rewrite: {{ host: inner.example, prefix: /v2 }}\n    \
