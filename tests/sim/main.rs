@@ -5,3 +5,4 @@
 #![allow(clippy::large_enum_variant, reason = "events of a simulation live briefly")]
 
 mod fleet;
+mod latency;
