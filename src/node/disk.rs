@@ -115,13 +115,7 @@ pub(crate) fn open(
     };
     let (jobs, waiting) = mpsc::channel();
     let failing = Arc::new(AtomicBool::new(false));
-    let writer = Writer {
-        database,
-        last: keep.clone(),
-        // What was there at the start is stored as it is.
-        fresh: keep.ledger.is_none() && keep.overrides.is_empty(),
-        failing: failing.clone(),
-    };
+    let writer = Writer { database, last: keep.clone(), failing: failing.clone() };
     std::thread::Builder::new()
         .name("disk".to_string())
         .spawn(move || writer.run(&waiting, &stored))
@@ -195,7 +189,6 @@ fn aside(path: &Path) -> PathBuf {
 struct Writer {
     database: Database,
     last: Keep,
-    fresh: bool,
     failing: Arc<AtomicBool>,
 }
 
@@ -280,7 +273,6 @@ impl Writer {
         transaction.commit()?;
         if let Some(keep) = keep {
             self.last = keep.clone();
-            self.fresh = false;
             for own in extra {
                 let own = Arc::new(own.clone());
                 self.last.authored.insert((own.id.clone(), own.version), own.clone());

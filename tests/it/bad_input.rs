@@ -93,6 +93,9 @@ fn a_hostile_digest_changes_nothing_and_the_node_lives() {
             &body[..60.min(body.len())]
         );
     }
+    let declared = [("content-length", "2000000"), ("content-type", "application/json")];
+    let large = http_with(node.peer, "POST", "/v1/configuration-update", &declared, None).unwrap();
+    assert_eq!((large.status, large.json()["code"].as_str()), (413, Some("too_large")));
     // A well-formed lie is answered, and believed in nothing: no signature, no rule.
     let lie = format!("{{\"from\": \"{from}\", \"versions\": {{\"demo\": 900, \"new\": 3}}}}");
     assert_eq!(post(&lie), 200);

@@ -20,9 +20,9 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -152,6 +152,12 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .is_some_and(|kind| kind.split(';').next().unwrap_or(kind).trim().ends_with("json"));
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .unwrap_or(0);
+    let digest = path == "/v1/configuration-update";
+    let most = if digest { DIGEST_BYTES } else { CONFIGURATION_BYTES };
     let mut response = if !known {
         problem::answer(&problem::of(
             StatusCode::MISDIRECTED_REQUEST,
@@ -170,9 +176,20 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
             "not_json",
             "the content type must be application/json",
         ))
+    } else if declared > most {
+        StatusCode::PAYLOAD_TOO_LARGE.into_response()
     } else {
-        next.run(request).await
+        let answered = tokio::time::timeout(ANSWER_DEADLINE, next.run(request)).await;
+        answered.unwrap_or_else(|_| {
+            let detail = "the request did not come to its end in time";
+            problem::answer(&problem::of(StatusCode::REQUEST_TIMEOUT, "too_slow", detail))
+        })
     };
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let detail = "the body is larger than this endpoint takes";
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        response = problem::answer(&problem::of(status, "too_large", detail));
+    }
     let out = response.headers_mut();
     if let Ok(node) = HeaderValue::from_str(door.node.as_str()) {
         out.insert(NODE_HEADER, node);
@@ -207,6 +224,8 @@ fn bearer(given: &HeaderValue, token: &str) -> bool {
 const CONNECTIONS: usize = 2_048;
 /// From a connection's first moment, or the end of a request, to the next head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(120);
+/// From a request's head to the head of its answer: slow bodies end here.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// The largest digest.
 const DIGEST_BYTES: usize = 1 << 20;
 /// The largest configuration posted by hand.
