@@ -86,13 +86,14 @@ impl Engine {
         self.hand_in();
     }
 
-    /// Hands over what no orchestrator has acknowledged, a frame's worth at a time.
+    /// Hands over what no orchestrator has acknowledged; the stream cuts it into messages.
     pub(super) fn hand_in(&mut self) {
         if self.feed.open_ticket().is_none() {
             return;
         }
-        for some in self.replica.to_hand_in().chunks(HAND_IN) {
-            self.effects.push_back(Effect::HandIn(some.to_vec()));
+        let overrides = self.replica.to_hand_in();
+        if !overrides.is_empty() {
+            self.effects.push_back(Effect::HandIn(overrides));
         }
     }
 
@@ -218,7 +219,5 @@ impl Engine {
     }
 }
 
-/// Overrides in one message.
-const HAND_IN: usize = 256;
 /// How long a peer that relayed something that does not hold is not asked again.
 const LIAR: std::time::Duration = std::time::Duration::from_secs(60);
