@@ -142,6 +142,10 @@ impl TargetCounters {
     pub(crate) fn attempt(&self, end: AttemptEnd) {
         self.outcomes[end as usize].fetch_add(1, Relaxed);
     }
+
+    fn counts(&self) -> [u64; OUTCOMES.len()] {
+        std::array::from_fn(|outcome| self.outcomes[outcome].load(Relaxed))
+    }
 }
 
 impl RequestMetrics {
@@ -248,15 +252,56 @@ fn write_attempts(
         let (id, counters) = &rules[*index];
         let targets = counters.targets.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, target) in targets.iter() {
-            for (outcome, count) in OUTCOMES.iter().zip(&target.outcomes) {
-                let count = count.load(Relaxed);
-                if count > 0 {
-                    let _ = writeln!(
-                        out,
-                        "{name}{{rule=\"{id}\",target=\"{address}\",outcome=\"{outcome}\"}} {count}"
-                    );
-                }
+            write_outcomes(name, id.as_str(), address, target.counts(), out);
+        }
+    }
+    let mut rest = [0; OUTCOMES.len()];
+    for (_, index) in busiest.iter().skip(BUSIEST) {
+        let targets = rules[*index].1.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for target in targets.values() {
+            rest.iter_mut().zip(target.counts()).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    write_outcomes(name, "_other", "_other", rest, out);
+}
+
+fn write_outcomes(
+    name: &str,
+    rule: &str,
+    target: &str,
+    counts: [u64; OUTCOMES.len()],
+    out: &mut String,
+) {
+    for (outcome, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| *count > 0) {
+        let labels = format!("rule=\"{rule}\",target=\"{target}\",outcome=\"{outcome}\"");
+        let _ = writeln!(out, "{name}{{{labels}}} {count}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_beyond_the_busiest_are_counted_together() {
+        let metrics = RequestMetrics::default();
+        for number in 0..BUSIEST + 20 {
+            let rule = metrics.rule(&RuleId::parse(&format!("r{number}")).unwrap());
+            for _ in 0..=usize::from(number < BUSIEST) {
+                rule.request("GET", 200);
+                rule.target("http://a:1").attempt(AttemptEnd::Success);
             }
         }
+        let mut shown = String::new();
+        metrics.write(&mut shown);
+        let lines = |start: &str| shown.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(lines("tradewind_requests_total{"), BUSIEST + 1);
+        assert_eq!(lines("tradewind_upstream_attempts_total{"), BUSIEST + 1);
+        let other = "tradewind_requests_total{rule=\"_other\",method=\"GET\",code_class=\"2xx\",\
+                     protocol=\"http/1.1\"} 20";
+        assert!(shown.contains(other), "{shown}");
+        let other = "{rule=\"_other\",target=\"_other\",outcome=\"success\"} 20";
+        assert!(shown.contains(other), "{shown}");
+        assert_eq!(metrics.total(), 220);
     }
 }
