@@ -56,6 +56,8 @@ pub(crate) struct RouteChange {
 pub(crate) struct RoutesState {
     table: Routes,
     targets: BTreeMap<Arc<TargetAddress>, Weak<TargetCell>>,
+    /// Looked through when it has grown to this many: O(1) per change on the long run.
+    sweep_at: usize,
     published: Arc<ArcSwap<Routes>>,
     metrics: Arc<RequestMetrics>,
 }
@@ -93,6 +95,7 @@ impl RoutesState {
         RoutesState {
             table: Table::new(),
             targets: BTreeMap::new(),
+            sweep_at: TARGETS_UNSWEPT,
             published: Arc::new(ArcSwap::from_pointee(Table::new())),
             metrics,
         }
@@ -116,15 +119,25 @@ impl RoutesState {
                 }
                 Some(rule) => {
                     let running = Arc::new(self.run(&change.id, change.version, &rule));
+                    let names = rule.targets().iter().map(|target| target.address.to_string());
+                    let names: Vec<String> = names.collect();
+                    let counters = running.counters.clone();
                     match Route::compile(change.id.clone(), rule, change.created, running) {
-                        Ok(route) => self.table.insert(Arc::new(route)),
-                        Err(refused) => rejected.push((change.id, refused.reason)),
+                        Ok(route) => {
+                            self.table.insert(Arc::new(route));
+                            counters.keep_targets(&names);
+                        }
+                        Err(refused) => {
+                            self.forget(&change.id);
+                            rejected.push((change.id, refused.reason));
+                        }
                     }
                 }
             }
         }
-        if self.targets.len() > 64 {
+        if self.targets.len() >= self.sweep_at {
             self.targets.retain(|_, cell| cell.strong_count() > 0);
+            self.sweep_at = TARGETS_UNSWEPT.max(self.targets.len() * 2);
         }
         rejected
     }
@@ -134,16 +147,23 @@ impl RoutesState {
         self.published.store(Arc::new(self.table.clone()));
     }
 
+    /// Takes back what `run` began to count for a body that was rejected.
+    fn forget(&mut self, id: &RuleId) {
+        match self.table.route(id) {
+            None => self.metrics.forget(id),
+            Some(kept) => {
+                let names = kept.rule.targets().iter().map(|target| target.address.to_string());
+                kept.payload.counters.keep_targets(&names.collect::<Vec<_>>());
+            }
+        }
+    }
+
     fn run(&mut self, id: &RuleId, version: Option<Version>, rule: &Rule) -> Running {
         let counters = self.metrics.rule(id);
-        let names: Vec<String> =
-            rule.targets().iter().map(|target| target.address.to_string()).collect();
-        counters.keep_targets(&names);
         let upstreams = rule
             .targets()
             .iter()
-            .zip(&names)
-            .map(|(target, name)| self.upstream(target, counters.target(name)))
+            .map(|target| self.upstream(target, counters.target(&target.address.to_string())))
             .collect();
         // What was learnt about the rule's traffic outlives a change of the rule.
         let selector =
@@ -290,3 +310,6 @@ impl<'r> Filters<'r> {
         }
     }
 }
+
+/// Fewer remembered targets are never looked through.
+const TARGETS_UNSWEPT: usize = 64;
