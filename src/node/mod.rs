@@ -38,7 +38,7 @@ use crate::engine::port::Input;
 use crate::model::head::Position;
 use crate::model::ids::{PeerAddr, RuleId, Version};
 use crate::model::key::PrivateKey;
-use crate::proxy::listener::{ProxyConfig, ProxyHandle};
+use crate::proxy::listener::{Bounds, ProxyConfig, ProxyHandle};
 use crate::proxy::resolve::AddressPolicy;
 use crate::proxy::routes::{Routes, RoutesState};
 use crate::telemetry::clock::Clock;
@@ -217,6 +217,7 @@ impl Serving {
             routes: published.clone(),
             metrics: requests.clone(),
             clock,
+            bounds: Bounds::default(),
         })
         .map_err(NodeError::Traffic)?;
         Ok(Serving { routes, published, activator, active, proxy, requests })

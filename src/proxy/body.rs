@@ -16,7 +16,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::pool::Lease;
+use crate::model::moment::Moment;
 use crate::routing::cell::TargetCell;
+use crate::telemetry::clock::Clock;
 
 /// A response body as the client sees it.
 pub(crate) enum ProxyBody {
@@ -31,7 +33,7 @@ pub(crate) struct ResponseBody {
     inner: Timed,
     /// Given back to its pool when the body has ended and the request was sent whole.
     lease: Option<Lease>,
-    request_sent: Rc<Cell<bool>>,
+    request: Rc<Progress>,
     _open: OpenBody,
     done: Option<Box<dyn FnOnce()>>,
 }
@@ -40,10 +42,17 @@ pub(crate) struct ResponseBody {
 pub(crate) struct RequestBody {
     /// None for a body that is known to be empty.
     inner: Option<Timed>,
-    /// Whether everything was handed to the connection.
-    sent: Rc<Cell<bool>>,
-    /// Whether anything was.
-    pub(crate) begun: Rc<Cell<bool>>,
+    progress: Rc<Progress>,
+}
+
+/// How far a request body has come; read by whoever waits for the response.
+pub(crate) struct Progress {
+    clock: Clock,
+    begun: Cell<bool>,
+    whole: Cell<bool>,
+    ended: Cell<Option<Moment>>,
+    waiting: Cell<bool>,
+    idle: Cell<bool>,
 }
 
 /// Counts a body at its target for as long as it lives.
@@ -84,7 +93,7 @@ impl ResponseBody {
         body: Incoming,
         idle: Duration,
         lease: Lease,
-        request_sent: Rc<Cell<bool>>,
+        request: Rc<Progress>,
         cell: Arc<TargetCell>,
         done: Box<dyn FnOnce()>,
     ) -> ResponseBody {
@@ -92,7 +101,7 @@ impl ResponseBody {
         let mut whole = ResponseBody {
             inner: Timed::new(body, idle),
             lease: Some(lease),
-            request_sent,
+            request,
             _open: OpenBody(cell),
             done: Some(done),
         };
@@ -103,7 +112,7 @@ impl ResponseBody {
     }
 
     fn ended(&mut self) {
-        if let Some(lease) = self.lease.take().filter(|_| self.request_sent.get()) {
+        if let Some(lease) = self.lease.take().filter(|_| self.request.is_whole()) {
             lease.give_back();
         }
     }
@@ -123,19 +132,58 @@ impl Drop for OpenBody {
     }
 }
 
+impl Progress {
+    /// Nothing has been sent.
+    pub(crate) fn new(clock: Clock) -> Rc<Progress> {
+        Rc::new(Progress {
+            clock,
+            begun: Cell::new(false),
+            whole: Cell::new(false),
+            ended: Cell::new(None),
+            waiting: Cell::new(false),
+            idle: Cell::new(false),
+        })
+    }
+
+    /// Whether anything was handed to a connection.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// Whether everything was.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.get()
+    }
+
+    /// When the last byte was; none for a request without a body.
+    pub(crate) fn ended(&self) -> Option<Moment> {
+        self.ended.get()
+    }
+
+    /// Whether it is the client that keeps everybody waiting.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.waiting.get()
+    }
+
+    /// Whether the client kept everybody waiting for too long.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.get()
+    }
+}
+
 impl RequestBody {
-    /// A body to be sent on; `sent` turns true once all of it was.
-    pub(crate) fn new(body: Incoming, idle: Duration, sent: Rc<Cell<bool>>) -> RequestBody {
+    /// A body to be sent on.
+    pub(crate) fn new(body: Incoming, idle: Duration, progress: Rc<Progress>) -> RequestBody {
         let empty = body.is_end_stream();
-        sent.set(empty);
+        progress.whole.set(empty);
         let inner = (!empty).then(|| Timed::new(body, idle));
-        RequestBody { inner, sent, begun: Rc::new(Cell::new(false)) }
+        RequestBody { inner, progress }
     }
 
     /// No body, for a repeat of a request that had none.
-    pub(crate) fn empty(sent: &Rc<Cell<bool>>) -> RequestBody {
-        sent.set(true);
-        RequestBody { inner: None, sent: sent.clone(), begun: Rc::new(Cell::new(false)) }
+    pub(crate) fn empty(progress: &Rc<Progress>) -> RequestBody {
+        progress.whole.set(true);
+        RequestBody { inner: None, progress: progress.clone() }
     }
 }
 
@@ -213,13 +261,19 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
         let Some(inner) = &mut body.inner else { return Poll::Ready(None) };
-        let frame = ready!(inner.poll(cx));
-        let over = frame.is_none() || inner.body.is_end_stream();
-        if frame.as_ref().is_some_and(Result::is_ok) {
-            body.begun.set(true);
+        let progress = &body.progress;
+        let polled = inner.poll(cx);
+        progress.waiting.set(polled.is_pending());
+        let frame = ready!(polled);
+        match &frame {
+            Some(Ok(_)) => progress.begun.set(true),
+            Some(Err(error)) => progress.idle.set(matches!(error, BodyError::Idle)),
+            None => {}
         }
-        if over {
-            body.sent.set(true);
+        let broken = matches!(frame, Some(Err(_)));
+        if !broken && (frame.is_none() || inner.body.is_end_stream()) && !progress.is_whole() {
+            progress.whole.set(true);
+            progress.ended.set(Some(progress.clock.now()));
         }
         Poll::Ready(frame)
     }

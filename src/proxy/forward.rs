@@ -11,40 +11,48 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT, ALLOW, CONNECTION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, request};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use super::authority::{self, Authority};
-use super::body::{ProxyBody, RequestBody, ResponseBody};
+use super::body::{Progress, ProxyBody, RequestBody, ResponseBody};
 use super::headers::{self, Hop, REQUEST_ID};
+use super::listener::Bounds;
 use super::pool::{Lease, Pool};
 use super::reply::{self, Failure};
 use super::routes::{Filters, Routes, Running, Upstream};
-use crate::model::rule::{Action, Rule};
+use crate::model::moment::Moment;
+use crate::model::rule::{Action, RetryOn, Rule};
 use crate::routing::cell::{Attempt, Outcome, TargetCell};
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, Picked};
 use crate::routing::selector::Selector;
 use crate::routing::table::Matched;
 use crate::telemetry::clock::Clock;
-use crate::telemetry::request_metrics::{AttemptEnd, RequestMetrics, RuleCounters};
+use crate::telemetry::request_metrics::{AttemptEnd, RequestMetrics, RuleCounters, TargetCounters};
 
 /// What one traffic thread works with.
 pub(crate) struct Worker {
     pub(crate) node: String,
     /// `tradewind-NODE`: this node in CDN-Loop.
     pub(crate) own: HeaderValue,
-    pub(crate) via: HeaderValue,
+    /// What stands in Via for a request of HTTP/1.1, and of HTTP/1.0.
+    pub(crate) via: [HeaderValue; 2],
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<RequestMetrics>,
+    pub(crate) bounds: Bounds,
+    /// Connections close after the response under way.
+    pub(crate) draining: Cell<bool>,
 }
 
 /// A request's head, apart from its body.
@@ -62,6 +70,7 @@ struct Trying {
     selector: Arc<Selector>,
     rule: Arc<Rule>,
     clock: Clock,
+    counters: Arc<TargetCounters>,
     attempt: Option<Attempt>,
 }
 
@@ -76,7 +85,7 @@ struct Missed {
 struct Answered {
     response: Response<Incoming>,
     lease: Lease,
-    sent: Rc<Cell<bool>>,
+    progress: Rc<Progress>,
     waited: Duration,
 }
 
@@ -88,17 +97,16 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Response<ProxyBody> {
         let begun = Instant::now();
-        self.metrics.in_flight.fetch_add(1, Relaxed);
-        let counted = InFlight(self.metrics.clone());
+        let counted = InFlight::begin(&self.metrics);
         let method = request.method().clone();
-        let head = request.headers().clone();
+        let accept = request.headers().get(ACCEPT).cloned();
         let mut counters = None;
         let answered = self.route(client, request, begun, &mut counters).await;
-        let response = answered.unwrap_or_else(|failure| {
+        let mut response = answered.unwrap_or_else(|failure| {
             if failure == Failure::Internal {
                 tracing::error!("a request failed inside the proxy");
             }
-            reply::failed(failure, &self.node, &head)
+            reply::failed(failure, &self.node, accept.as_ref())
         });
         let status = response.status().as_u16();
         let counters: &RuleCounters = counters.as_deref().unwrap_or(&self.metrics.unrouted);
@@ -107,6 +115,9 @@ impl Worker {
             self.metrics.duration.observe(begun.elapsed());
         }
         drop(counted);
+        if self.draining.get() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
@@ -125,18 +136,20 @@ impl Worker {
         authority::transfer_coding(&parts.headers).map_err(bad)?;
         let authority =
             authority::authority(&parts.uri, &parts.headers, parts.version).map_err(bad)?;
-        let path = authority::path(&parts.uri, &parts.method).map_err(bad)?.to_string();
+        let path = authority::path(&parts.uri, &parts.method).map_err(bad)?;
         if headers::loops(&parts.headers, self.own.to_str().unwrap_or_default()) {
             return Err(Failure::Loop);
         }
         if parts.method == Method::OPTIONS && max_forwards(&parts.headers) == Some(0) {
-            return Ok(Response::new(ProxyBody::empty()));
+            let mut response = Response::new(ProxyBody::empty());
+            response.headers_mut().insert(ALLOW, reply::ALLOWED);
+            return Ok(response);
         }
         let routes = self.routes.load_full();
         let asked = Asked {
             host: &authority.host,
             method: parts.method.as_str(),
-            path: &path,
+            path,
             query: parts.uri.query(),
         };
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
@@ -146,7 +159,7 @@ impl Worker {
         let filters = Filters::of(&matched.route.rule);
         match &matched.route.rule.action {
             Action::Redirect(redirect) => {
-                let mut response = reply::redirected(redirect, &parts.uri, &authority.whole);
+                let mut response = reply::redirected(redirect, &parts.uri, &authority);
                 filters.respond(response.headers_mut());
                 Ok(response)
             }
@@ -180,18 +193,27 @@ impl Worker {
         uri: Uri,
         body: Incoming,
     ) -> Result<Response<ProxyBody>, Failure> {
-        let sent = Rc::new(Cell::new(false));
-        let mut body = Some(RequestBody::new(body, rule.timeouts.idle, sent.clone()));
+        let progress = Progress::new(self.clock);
+        let mut body = Some(RequestBody::new(body, rule.timeouts.idle, progress.clone()));
         let deadline = asking.begun + rule.timeouts.request;
+        let attempts = if rule.retry.on.contains(&RetryOn::ConnectFailure) {
+            rule.retry.attempts.max(1)
+        } else {
+            1
+        };
         let mut tried = Vec::new();
         let mut last = Failure::NoTarget;
-        for _ in 0..rule.retry.attempts.max(1) {
+        for _ in 0..attempts {
+            // Without time left the next target would only be blamed for the last one.
+            if !tried.is_empty() && Instant::now() >= deadline {
+                break;
+            }
+            let Some(sending) = body.take() else { break };
             let Some(index) = self.pick(rule, running, &tried) else { break };
             let upstream = &running.upstreams[index];
             let mut trying = Trying::begin(upstream, running, rule, self.clock);
-            let Some(sending) = body.take() else { break };
             let attempt =
-                self.attempt(asking, &mut trying, upstream, &uri, sending, &sent, deadline);
+                self.attempt(asking, &mut trying, upstream, &uri, sending, &progress, deadline);
             match attempt.await {
                 Ok(answered) => {
                     let overhead = asking.begun.elapsed().saturating_sub(answered.waited);
@@ -200,7 +222,7 @@ impl Worker {
                 }
                 Err(missed) => {
                     last = missed.failure;
-                    trying.fail(last, upstream, &self.rng);
+                    trying.fail(last, &self.rng);
                     body = missed.body;
                     tried.push(index);
                 }
@@ -242,7 +264,7 @@ impl Worker {
         upstream: &Upstream,
         uri: &Uri,
         mut body: RequestBody,
-        sent: &Rc<Cell<bool>>,
+        progress: &Rc<Progress>,
         deadline: Instant,
     ) -> Result<Answered, Missed> {
         let idempotent = is_idempotent(&asking.parts.method) && body.is_end_stream();
@@ -261,29 +283,34 @@ impl Worker {
             }
             let request = self.request(asking, &rule, upstream, uri, body);
             trying.sending();
-            let begun = body_begun(&request);
             let until = deadline.min(Instant::now() + rule.timeouts.per_try);
             let asked_at = Instant::now();
             let sending = lease.sender.try_send_request(request);
             let Ok(result) = tokio::time::timeout_at(until, sending).await else {
-                return Err(Missed { failure: Failure::ResponseTimeout, body: None });
+                let slow_client = progress.waits_for_client() && !progress.is_whole();
+                let failure =
+                    if slow_client { Failure::SlowRequest } else { Failure::ResponseTimeout };
+                return Err(Missed { failure, body: None });
             };
             match result {
                 Ok(response) => {
                     let waited = asked_at.elapsed();
-                    let sent = sent.clone();
-                    return Ok(Answered { response, lease, sent, waited });
+                    let progress = progress.clone();
+                    return Ok(Answered { response, lease, progress, waited });
                 }
                 Err(mut refused) => {
                     let back = refused.take_message().map(Request::into_body);
                     let unsent = back.is_some();
-                    let again = lease.reused && (unsent || idempotent && !begun.get());
-                    let failure = classify(refused.error());
+                    let again = lease.reused && (unsent || idempotent && !progress.has_begun());
+                    let failure = match classify(refused.error()) {
+                        Failure::BadRequest(_) if progress.is_idle() => Failure::SlowRequest,
+                        failure => failure,
+                    };
                     if !again {
                         return Err(Missed { failure, body: back });
                     }
                     fresh = true;
-                    body = back.unwrap_or_else(|| RequestBody::empty(sent));
+                    body = back.unwrap_or_else(|| RequestBody::empty(progress));
                 }
             }
         }
@@ -310,9 +337,10 @@ impl Worker {
             host,
             received_host: received,
             own: &self.own,
-            via: &self.via,
+            via: &self.via[usize::from(asking.parts.version < Version::HTTP_11)],
             request_id: &asking.request_id,
         };
+        let framing = framing(&body, &asking.parts.headers);
         let mut request = Request::new(body);
         *request.method_mut() = asking.parts.method.clone();
         *request.uri_mut() = uri.clone();
@@ -324,6 +352,9 @@ impl Worker {
         }
         if let Some(edits) = filters.request {
             headers::edit(&mut out, edits);
+        }
+        if let Some((name, value)) = framing {
+            out.insert(name, value);
         }
         *request.headers_mut() = out;
         request
@@ -337,11 +368,11 @@ impl Worker {
         upstream: &Upstream,
         begun: Instant,
     ) -> Result<Response<ProxyBody>, Failure> {
-        let Answered { response, lease, sent, .. } = answered;
+        let Answered { response, lease, progress, .. } = answered;
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for it (Upgrade is not passed on).
-            trying.fail(Failure::BadResponse, upstream, &self.rng);
+            trying.fail(Failure::BadResponse, &self.rng);
             return Err(Failure::BadResponse);
         }
         let outcome = if parts.status.is_server_error() {
@@ -351,13 +382,22 @@ impl Worker {
             upstream.counters.attempt(AttemptEnd::Success);
             Outcome::Success
         };
+        if let Some(ended) = progress.ended() {
+            trying.last_byte(ended);
+        }
         trying.finish(outcome, &self.rng);
+        // The hop to the client is this proxy's own (RFC 9112, section 2.3).
+        parts.version = Version::HTTP_11;
         headers::for_client(&mut parts.headers);
         Filters::of(rule).respond(&mut parts.headers);
         let metrics = self.metrics.clone();
-        let done = Box::new(move || metrics.duration.observe(begun.elapsed()));
+        let counted = InFlight::begin(&metrics);
+        let done = Box::new(move || {
+            metrics.duration.observe(begun.elapsed());
+            drop(counted);
+        });
         let idle = rule.timeouts.idle;
-        let body = ResponseBody::new(body, idle, lease, sent, upstream.cell.clone(), done);
+        let body = ResponseBody::new(body, idle, lease, progress, upstream.cell.clone(), done);
         Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
     }
 }
@@ -369,6 +409,7 @@ impl Trying {
             selector: running.selector.clone(),
             rule: rule.clone(),
             clock,
+            counters: upstream.counters.clone(),
             attempt: Some(upstream.cell.begin(clock.now())),
         }
     }
@@ -376,6 +417,17 @@ impl Trying {
     fn sending(&mut self) {
         if let Some(attempt) = &mut self.attempt {
             attempt.sent(self.clock.now());
+        }
+    }
+
+    /// The request's body ended only then. An answer that is faster than the wire did not wait
+    /// for the end: it counts as having taken the wire's time.
+    fn last_byte(&mut self, ended: Moment) {
+        if let Some(attempt) = &mut self.attempt {
+            let now = self.clock.now();
+            let wire = Duration::from_secs_f64(self.cell.snapshot(now).net.clamp(0.0, 6e4) / 1e3);
+            let waited = now.since(ended).max(wire);
+            attempt.sent(now - waited);
         }
     }
 
@@ -388,16 +440,18 @@ impl Trying {
         }
     }
 
-    fn fail(&mut self, failure: Failure, upstream: &Upstream, rng: &RefCell<SmallRng>) {
+    fn fail(&mut self, failure: Failure, rng: &RefCell<SmallRng>) {
         let (end, outcome) = match failure {
             Failure::ResponseTimeout => (AttemptEnd::Timeout, Outcome::TimedOut),
-            Failure::BadRequest(_) => (AttemptEnd::Aborted, Outcome::Aborted),
+            Failure::BadRequest(_) | Failure::SlowRequest => {
+                (AttemptEnd::Aborted, Outcome::Aborted)
+            }
             Failure::ConnectionEnded | Failure::BadResponse => {
                 (AttemptEnd::Failure, Outcome::ServerFailure { retry_after: None })
             }
             _ => (AttemptEnd::ConnectError, Outcome::ServerFailure { retry_after: None }),
         };
-        upstream.counters.attempt(end);
+        self.counters.attempt(end);
         self.finish(outcome, rng);
     }
 }
@@ -407,6 +461,7 @@ impl Drop for Trying {
         if let Some(attempt) = self.attempt.take() {
             let outlier = &self.rule.health.outlier;
             let now = self.clock.now();
+            self.counters.attempt(AttemptEnd::Aborted);
             self.cell.finish(attempt, now, Outcome::Aborted, &self.selector, outlier, 0.5);
         }
     }
@@ -415,14 +470,33 @@ impl Drop for Trying {
 /// Counts a request for as long as it is being answered.
 struct InFlight(Arc<RequestMetrics>);
 
+impl InFlight {
+    fn begin(metrics: &Arc<RequestMetrics>) -> InFlight {
+        metrics.in_flight.fetch_add(1, Relaxed);
+        InFlight(metrics.clone())
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
-fn body_begun(request: &Request<RequestBody>) -> Rc<Cell<bool>> {
-    request.body().begun.clone()
+/// What must be said about a body because hyper leaves it out: that a GET has one of unknown
+/// length, and that an announced body is empty. Everything else about framing is hyper's.
+fn framing(
+    body: &RequestBody,
+    received: &http::HeaderMap,
+) -> Option<(http::HeaderName, HeaderValue)> {
+    if body.is_end_stream() {
+        let announced = received.contains_key(CONTENT_LENGTH);
+        announced.then_some((CONTENT_LENGTH, HeaderValue::from_static("0")))
+    } else if body.size_hint().exact().is_none() {
+        Some((TRANSFER_ENCODING, HeaderValue::from_static("chunked")))
+    } else {
+        None
+    }
 }
 
 fn target_uri<T>(

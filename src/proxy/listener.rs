@@ -3,7 +3,7 @@
 //! The kernel spreads connections over the sockets (SO_REUSEPORT); nothing crosses threads on the
 //! way of a request. Started, drained and ended from the control side.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,12 +26,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use super::forward::Worker;
 use super::pool::{Distance, Pool};
 use super::reply::{self, Failure};
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::Routes;
+use super::stall::Watched;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
 
@@ -45,6 +47,28 @@ pub(crate) struct ProxyConfig {
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) metrics: Arc<RequestMetrics>,
     pub(crate) clock: Clock,
+    pub(crate) bounds: Bounds,
+}
+
+/// What clients may hold of one traffic thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Connections at once; beyond them a new one is closed at once.
+    pub(crate) connections: usize,
+    /// From the first moment of a connection, or the end of a request, to the next whole head.
+    pub(crate) head: Duration,
+    /// How long a client may take in nothing of what is sent to it.
+    pub(crate) stalled: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            connections: 50_000,
+            head: Duration::from_secs(60),
+            stalled: Duration::from_secs(60),
+        }
+    }
 }
 
 /// The running traffic threads. Dropping it ends them at once.
@@ -141,26 +165,20 @@ fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 }
 
 fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::Receiver<Phase>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(LOOKUPS)
+        .build();
     let Ok(runtime) = runtime else {
         tracing::error!("a traffic thread could not make its runtime");
         return;
     };
-    let own = format!("tradewind-{}", config.node);
-    let worker = Rc::new(Worker {
-        node: config.node.clone(),
-        via: HeaderValue::from_str(&format!("1.1 {own}"))
-            .unwrap_or(HeaderValue::from_static("1.1 tradewind")),
-        own: HeaderValue::from_str(&own).unwrap_or(HeaderValue::from_static("tradewind")),
-        routes: config.routes.clone(),
-        pool: Pool::new(Resolver::new(config.policy.clone()), config.distance.clone()),
-        rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
-        clock: config.clock,
-        metrics: config.metrics.clone(),
-    });
+    let worker = worker(config);
+    let bounds = config.bounds;
     let local = LocalSet::new();
-    let connections = Rc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(bounds.connections));
     local.block_on(&runtime, async move {
+        tokio::task::spawn_local(worker.pool.clone().keep());
         let mut accepting = Vec::new();
         for socket in sockets {
             let Ok(listener) = TcpListener::from_std(socket) else { continue };
@@ -171,35 +189,75 @@ fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::
             // A task that was cancelled accepts nothing either.
             let _ = task.await;
         }
-        let everything = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let everything = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
         let mut ended = phase.clone();
         tokio::select! {
             _ = connections.acquire_many(everything) => {}
             _ = ended.wait_for(|phase| *phase == Phase::Ended) => {}
         }
     });
+    drop(local);
+    // A name that is being looked up is nobody's business any more.
+    runtime.shutdown_background();
+}
+
+fn worker(config: &ProxyConfig) -> Rc<Worker> {
+    let own = format!("tradewind-{}", config.node);
+    let via = |version: &str, else_by: &'static str| {
+        HeaderValue::from_str(&format!("{version} {own}"))
+            .unwrap_or(HeaderValue::from_static(else_by))
+    };
+    Rc::new(Worker {
+        node: config.node.clone(),
+        via: [via("1.1", "1.1 tradewind"), via("1.0", "1.0 tradewind")],
+        own: HeaderValue::from_str(&own).unwrap_or(HeaderValue::from_static("tradewind")),
+        routes: config.routes.clone(),
+        pool: Pool::new(Resolver::new(config.policy.clone()), config.distance.clone()),
+        rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+        clock: config.clock,
+        metrics: config.metrics.clone(),
+        bounds: config.bounds,
+        draining: Cell::new(false),
+    })
 }
 
 async fn accept(
     listener: TcpListener,
     worker: Rc<Worker>,
-    connections: Rc<Semaphore>,
-    mut phase: watch::Receiver<Phase>,
+    connections: Arc<Semaphore>,
+    phase: watch::Receiver<Phase>,
 ) {
+    let mut changing = phase.clone();
+    let mut last_call = None;
     loop {
+        let leaving = async {
+            match last_call {
+                None => drop(changing.wait_for(|phase| *phase != Phase::Serving).await),
+                Some(until) => tokio::time::sleep_until(until).await,
+            }
+        };
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
+            () = leaving => {
+                worker.draining.set(true);
+                if last_call.is_some() {
+                    return;
+                }
+                // Who stands at the door already would be turned away by closing it.
+                last_call = Some(Instant::now() + LAST_CALL);
+                continue;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {
                 // At the cap a connection is closed at once: better than one that hangs.
-                if connections.available_permits() == 0 {
-                    continue;
-                }
-                let serving =
-                    connection(stream, peer, worker.clone(), connections.clone(), phase.clone());
-                tokio::task::spawn_local(serving);
+                let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
+                let serving = connection(stream, peer, worker.clone(), phase.clone());
+                tokio::task::spawn_local(async move {
+                    serving.await;
+                    drop(permit);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -213,48 +271,58 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     worker: Rc<Worker>,
-    connections: Rc<Semaphore>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let Ok(_permit) = connections.acquire().await else { return };
     // A lost option costs latency, not correctness.
     let _ = stream.set_nodelay(true);
-    worker.metrics.connections.fetch_add(1, Relaxed);
-    let _counted = Counted(worker.metrics.clone());
+    let _counted = Counted::begin(&worker.metrics);
+    let bounds = worker.bounds;
     let service = service_fn(move |request| {
         let worker = worker.clone();
         async move {
-            let node = worker.node.clone();
-            let guarded = Guarded(Box::pin(worker.serve(peer.ip(), request)));
-            let response = guarded.await.unwrap_or_else(|()| {
+            let serving = Guarded(Box::pin(worker.clone().serve(peer.ip(), request)));
+            let response = serving.await.unwrap_or_else(|()| {
                 tracing::error!("a request made the proxy panic");
-                reply::failed(Failure::Internal, &node, &http::HeaderMap::new())
+                reply::failed(Failure::Internal, &worker.node, None)
             });
             Ok::<_, std::convert::Infallible>(response)
         }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder.timer(TokioTimer::new()).header_read_timeout(bounds.head);
     builder.max_buf_size(REQUEST_HEAD_BYTES).half_close(false);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            // How a client's connection ends is the client's business.
-            _ = serving.as_mut() => return,
-            changed = phase.wait_for(|phase| *phase != Phase::Serving), if !draining => {
-                draining = true;
-                if changed.is_err() {
-                    return;
-                }
-                serving.as_mut().graceful_shutdown();
+    let watched = TokioIo::new(Watched::new(stream, bounds.stalled));
+    let mut serving = pin!(builder.serve_connection(watched, service));
+    let leaving = async {
+        let changed = phase.wait_for(|phase| *phase != Phase::Serving).await.is_ok();
+        if changed {
+            // A request may be on its way already; its answer will say that the connection closes.
+            tokio::time::sleep(LAST_CALL).await;
+        }
+        changed
+    };
+    tokio::select! {
+        // How a client's connection ends is the client's business.
+        _ = serving.as_mut() => return,
+        changed = leaving => {
+            if !changed {
+                return;
             }
         }
     }
+    serving.as_mut().graceful_shutdown();
+    let _ = serving.await;
 }
 
 /// Counts a connection for as long as it lives.
 struct Counted(Arc<RequestMetrics>);
+
+impl Counted {
+    fn begin(metrics: &Arc<RequestMetrics>) -> Counted {
+        metrics.connections.fetch_add(1, Relaxed);
+        Counted(metrics.clone())
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -288,11 +356,12 @@ impl std::error::Error for ListenError {}
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4_096;
-/// Connections per traffic thread.
-const CONNECTIONS: usize = 50_000;
-/// From the first moment of a connection, or the end of a request, to the next whole head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 /// The largest request head.
 const REQUEST_HEAD_BYTES: usize = 64 << 10;
 /// After an accept that failed: descriptors may have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// When leaving: how long new connections and requests are still taken, with the word that the
+/// connection closes. What was sent before the client could know arrives within this time.
+const LAST_CALL: Duration = Duration::from_millis(100);
+/// Names looked up at once per traffic thread; more wait.
+const LOOKUPS: usize = 8;

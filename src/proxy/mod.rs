@@ -15,3 +15,7 @@ mod headers;
 pub(crate) mod pool;
 mod reply;
 pub(crate) mod resolve;
+mod stall;
+
+#[cfg(test)]
+mod tests;

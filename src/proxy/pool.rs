@@ -25,7 +25,6 @@ pub(crate) struct Pool {
     idle: RefCell<HashMap<Arc<TargetAddress>, Vec<Idle>>>,
     resolver: Resolver,
     distance: Option<Distance>,
-    swept: RefCell<Instant>,
 }
 
 /// One-way distance to a target, for demonstrations.
@@ -47,8 +46,7 @@ pub(crate) struct Lease {
 
 impl Pool {
     pub(crate) fn new(resolver: Resolver, distance: Option<Distance>) -> Rc<Pool> {
-        let swept = RefCell::new(Instant::now());
-        Rc::new(Pool { idle: RefCell::default(), resolver, distance, swept })
+        Rc::new(Pool { idle: RefCell::default(), resolver, distance })
     }
 
     /// A connection to the target: the one used last, or a new one.
@@ -60,7 +58,7 @@ impl Pool {
     ) -> Result<(Lease, Option<Duration>), Failure> {
         while let Some(mut idle) = self.take(target).filter(|_| !fresh) {
             let young = idle.since.elapsed() < IDLE_AGE;
-            if young && !idle.sender.is_closed() && idle.sender.ready().await.is_ok() {
+            if young && !idle.sender.is_closed() && is_ready(&mut idle.sender).await {
                 let lease = self.lend(idle.sender, true, target);
                 return Ok((lease, None));
             }
@@ -128,7 +126,6 @@ impl Pool {
         if sender.is_closed() {
             return;
         }
-        self.sweep();
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(target).or_default();
         if waiting.len() < MOST_IDLE {
@@ -136,17 +133,23 @@ impl Pool {
         }
     }
 
-    /// Drops what has waited too long, now and then.
-    fn sweep(&self) {
-        if self.swept.borrow().elapsed() < SWEEP {
-            return;
+    /// Drops what has waited too long or was closed; runs as long as its thread.
+    pub(crate) async fn keep(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.idle.borrow_mut().retain(|_, waiting| {
+                waiting.retain(|idle| idle.since.elapsed() < IDLE_AGE && !idle.sender.is_closed());
+                !waiting.is_empty()
+            });
         }
-        *self.swept.borrow_mut() = Instant::now();
-        self.idle.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|idle| idle.since.elapsed() < IDLE_AGE && !idle.sender.is_closed());
-            !waiting.is_empty()
-        });
     }
+}
+
+/// Whether the exchange before has left the connection, which shows a moment after its last byte.
+/// A target that takes no more bytes in keeps it for ever: such a connection is not waited for.
+async fn is_ready(sender: &mut SendRequest<RequestBody>) -> bool {
+    sender.is_ready()
+        || tokio::time::timeout(SETTLED, sender.ready()).await.is_ok_and(|r| r.is_ok())
 }
 
 impl Lease {
@@ -181,6 +184,8 @@ where
 const MOST_IDLE: usize = 128;
 /// How long one may wait: below the keep-alive of common servers.
 const IDLE_AGE: Duration = Duration::from_secs(55);
+/// How long a connection may take to come to rest after an exchange.
+const SETTLED: Duration = Duration::from_millis(5);
 /// How often the waiting ones are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 /// The largest response head.

@@ -4,12 +4,17 @@
 //! mistaken for one of the target.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode, Uri};
 
+use super::authority::Authority;
 use super::body::ProxyBody;
 use super::headers::PROXY_STATUS;
 use crate::model::rule::{Redirect, Respond};
+
+/// The methods that are served; others that a target knows pass as well.
+pub(crate) const ALLOWED: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
 
 /// Why there is no answer from a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub(crate) enum Failure {
     BadResponse,
     /// No response head in time.
     ResponseTimeout,
+    /// The client did not send its body in time.
+    SlowRequest,
     /// A defect of this proxy.
     Internal,
 }
@@ -57,6 +64,7 @@ impl Failure {
             | Failure::ConnectionEnded
             | Failure::BadResponse => StatusCode::BAD_GATEWAY,
             Failure::ConnectTimeout | Failure::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Failure::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Failure::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -64,7 +72,9 @@ impl Failure {
     /// The error type of RFC 9209, section 2.3.
     pub(crate) fn cause(self) -> &'static str {
         match self {
-            Failure::BadRequest(_) | Failure::MethodRefused => "http_request_error",
+            Failure::BadRequest(_) | Failure::MethodRefused | Failure::SlowRequest => {
+                "http_request_error"
+            }
             Failure::NoRoute => "destination_not_found",
             Failure::Loop => "proxy_loop_detected",
             Failure::NoTarget => "destination_unavailable",
@@ -93,15 +103,20 @@ impl Failure {
             Failure::ConnectionEnded => "the target ended the connection",
             Failure::BadResponse => "the target's response is not valid",
             Failure::ResponseTimeout => "the target did not answer in time",
+            Failure::SlowRequest => "the request body did not come in time",
             Failure::Internal => "the proxy failed",
         }
     }
 }
 
 /// The answer that stands for a failure.
-pub(crate) fn failed(failure: Failure, node: &str, request: &HeaderMap) -> Response<ProxyBody> {
+pub(crate) fn failed(
+    failure: Failure,
+    node: &str,
+    accept: Option<&HeaderValue>,
+) -> Response<ProxyBody> {
     let status = failure.status();
-    let (kind, body) = if wants_json(request) {
+    let (kind, body) = if wants_json(accept) {
         let body = serde_json::json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),
@@ -116,6 +131,9 @@ pub(crate) fn failed(failure: Failure, node: &str, request: &HeaderMap) -> Respo
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if failure == Failure::MethodRefused {
+        headers.insert(ALLOW, ALLOWED);
+    }
     let said = format!("tradewind-{node}; error={}", failure.cause());
     if let Ok(said) = HeaderValue::from_str(&said) {
         headers.insert(PROXY_STATUS, said);
@@ -123,17 +141,16 @@ pub(crate) fn failed(failure: Failure, node: &str, request: &HeaderMap) -> Respo
     response
 }
 
-fn wants_json(request: &HeaderMap) -> bool {
-    request
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("json"))
+fn wants_json(accept: Option<&HeaderValue>) -> bool {
+    accept.and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("json"))
 }
 
 /// The answer of a rule that sends the client elsewhere.
-pub(crate) fn redirected(rule: &Redirect, uri: &Uri, authority: &str) -> Response<ProxyBody> {
+pub(crate) fn redirected(rule: &Redirect, uri: &Uri, authority: &Authority) -> Response<ProxyBody> {
     let scheme = rule.scheme.as_deref().unwrap_or("http");
-    let host = rule.host.as_deref().unwrap_or(authority);
+    // The port belongs to the scheme that was asked.
+    let same = if scheme == "http" { authority.whole.as_str() } else { &authority.host };
+    let host = rule.host.as_deref().unwrap_or(same);
     let location = match &rule.path {
         Some(path) => format!("{scheme}://{host}{path}"),
         None => {

@@ -204,6 +204,12 @@ impl RoutesState {
             .collect()
     }
 
+    /// How many targets are remembered, those that no rule names any more included.
+    #[cfg(test)]
+    pub(super) fn known_targets(&self) -> usize {
+        self.targets.len()
+    }
+
     /// Targets of which nothing is known here, by the name that peers use.
     pub(crate) fn unknown_targets(&self, now: Moment) -> Vec<String> {
         self.targets

@@ -1,0 +1,87 @@
+//! Origins that do not keep to the rules are contained (THREATS T4, T5).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::bed::{Bed, Origin, field, forward, read_until, status};
+use crate::model::rule::Balance;
+
+#[test]
+fn a_response_that_two_parsers_could_read_differently_is_a_502() {
+    fn odd(head: &str, stream: &mut TcpStream) -> bool {
+        let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(200 << 10));
+        let answer = match head.split(' ').nth(1) {
+            Some("/lengths") => {
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"
+            }
+            Some("/length") => "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello",
+            Some("/head") => long.as_str(),
+            Some("/name") => "HTTP/1.1 200 OK\r\nna me: x\r\ncontent-length: 0\r\n\r\n",
+            _ => "",
+        };
+        let _ = stream.write_all(answer.as_bytes());
+        false
+    }
+    let origin = Origin::start(odd);
+    for path in ["/lengths", "/length", "/head", "/name", "/nothing"] {
+        let bed = Bed::start(forward(&[origin.address]));
+        let answer =
+            bed.raw(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+        assert_eq!(status(&answer), 502, "{path}: {answer}");
+        assert!(field(&answer, "proxy-status").is_some(), "{path}");
+    }
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_never_answer_the_next_request() {
+    fn pushy(_: &str, stream: &mut TcpStream) -> bool {
+        let one = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine";
+        let two = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
+        stream.write_all(format!("{one}{two}").as_bytes()).is_ok()
+    }
+    let origin = Origin::start(pushy);
+    let bed = Bed::start(forward(&[origin.address]));
+    for _ in 0..5 {
+        let answer = bed.get();
+        assert!(!answer.contains("forged"), "{answer}");
+        assert!(matches!(status(&answer), 200 | 502), "{answer}");
+    }
+}
+
+/// Answers before the request body has come, and reads no more of it.
+fn early(_: &str, stream: &mut TcpStream) -> bool {
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly");
+    std::thread::park_timeout(super::bed::PATIENCE);
+    false
+}
+
+#[test]
+fn a_connection_with_unsent_bytes_is_not_used_again() {
+    let origin = Origin::start(early);
+    let mut rule = forward(&[origin.address]);
+    rule.balance = Balance::RoundRobin;
+    let bed = Bed::start(rule);
+    let mut client = bed.client();
+    // More than all buffers on the way take in: some of it stays unsent.
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    client.write_all(head.as_bytes()).unwrap();
+    let writer = {
+        let mut client = client.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let block = vec![b'x'; 1 << 20];
+            for _ in 0..64 {
+                if client.write_all(&block).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    assert!(read_until(&mut client, "early").is_some(), "the early answer comes through");
+    assert_eq!(origin.next().0, 0);
+    let answer = bed.get();
+    assert!(answer.ends_with("early"), "{answer}");
+    assert_eq!(origin.next().0, 1, "on a connection of its own");
+    let _ = client.shutdown(std::net::Shutdown::Both);
+    let _ = client.read(&mut [0u8; 1]);
+    writer.join().unwrap();
+}

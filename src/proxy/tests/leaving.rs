@@ -1,0 +1,85 @@
+//! Draining: what runs comes to its end, what is new goes elsewhere.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use super::bed::{Bed, Origin, PATIENCE, eventually, field, forward, ok, read_all, silent, status};
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_drain_lets_what_runs_end_and_says_that_it_closes() {
+    fn slow(_: &str, stream: &mut TcpStream) -> bool {
+        std::thread::sleep(Duration::from_millis(200));
+        ok("", stream)
+    }
+    let origin = Origin::start(slow);
+    let bed = Bed::start(forward(&[origin.address]));
+    let at = bed.proxy.addresses()[0];
+    let mut client = bed.client();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    origin.next();
+    let (ended, drained) = channel();
+    let proxy = bed.proxy;
+    std::thread::spawn(move || {
+        block_on(proxy.drain(PATIENCE));
+        let _ = ended.send(());
+    });
+    let answer = read_all(&mut client);
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert_eq!(field(&answer, "connection"), Some("close"), "{answer}");
+    drained.recv_timeout(PATIENCE).expect("the drain ends with the last request");
+    assert!(TcpStream::connect(at).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn a_drain_does_not_wait_for_idle_connections() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut idle = bed.client();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert!(super::bed::read_until(&mut idle, "ok").is_some());
+    let silent = bed.client();
+    eventually("both are connected", || {
+        bed.metrics.connections.load(std::sync::atomic::Ordering::Relaxed) == 2
+    });
+    let begun = Instant::now();
+    block_on(bed.proxy.drain(PATIENCE));
+    assert!(begun.elapsed() < PATIENCE / 2);
+    drop(silent);
+}
+
+#[test]
+fn a_drain_ends_when_patience_does() {
+    let origin = Origin::start(silent);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut client = bed.client();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    origin.next();
+    block_on(bed.proxy.drain(Duration::from_millis(100)));
+    assert_eq!(read_all(&mut client), "", "cut off");
+}
+
+#[test]
+fn who_was_already_at_the_door_is_still_served() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    let clients: Vec<TcpStream> = (0..32)
+        .map(|_| {
+            let mut client = bed.client();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    let waiting = std::thread::spawn(move || block_on(bed.proxy.drain(PATIENCE)));
+    for mut client in clients {
+        let answer = read_all(&mut client);
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    waiting.join().unwrap();
+}

@@ -1,0 +1,13 @@
+//! Requests through real traffic threads in this process, byte by byte.
+//!
+//! Sockets on port 0 at both ends. What the node as a whole does with requests is tested with the
+//! binary; here stand the claims that need the proxy's own counters, bounds and state.
+
+mod bed;
+
+mod bounds;
+mod counting;
+mod framing;
+mod hostile;
+mod leaving;
+mod timing;

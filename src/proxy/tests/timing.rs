@@ -1,0 +1,115 @@
+//! Deadlines, and whose fault it is when one passes.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::bed::{Bed, Origin, eventually, forward, ok, read_all, read_until, silent, status};
+
+const SHORT: Duration = Duration::from_millis(150);
+
+#[test]
+fn a_target_that_does_not_answer_in_time_is_a_504_and_its_own_fault() {
+    let origin = Origin::start(silent);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.per_try = SHORT;
+    let bed = Bed::start(rule);
+    let answer = bed.get();
+    assert_eq!(status(&answer), 504, "{answer}");
+    assert!(answer.contains("error=http_response_timeout"));
+    assert!(bed.shown().contains("outcome=\"timeout\"} 1"));
+}
+
+#[test]
+fn a_client_that_does_not_send_its_body_is_never_the_targets_fault() {
+    let origin = Origin::start(|_, _| true);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.per_try = SHORT;
+    let bed = Bed::start(rule.clone());
+    let mut client = bed.client();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").unwrap();
+    let answer = read_all(&mut client);
+    assert_eq!(status(&answer), 408, "per try: {answer}");
+
+    rule.timeouts.per_try = Duration::from_secs(60);
+    rule.timeouts.idle = SHORT;
+    let bed_of_idle = Bed::start(rule);
+    let mut client = bed_of_idle.client();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").unwrap();
+    let answer = read_all(&mut client);
+    assert_eq!(status(&answer), 408, "idle: {answer}");
+    for bed in [bed, bed_of_idle] {
+        assert!(bed.shown().contains("outcome=\"aborted\"} 1"), "{}", bed.shown());
+        assert!(!bed.shown().contains("outcome=\"timeout\""));
+        let rows = bed.state.latency_rows(bed.clock.now());
+        assert!(rows.iter().all(|row| row.samples == 0 && row.err == 0.0));
+    }
+}
+
+#[test]
+fn the_time_a_client_takes_to_send_is_not_the_targets_latency() {
+    fn whole(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = read_until(stream, "0\r\n\r\n");
+        ok("", stream)
+    }
+    let origin = Origin::start(whole);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut client = bed.client();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n";
+    client.write_all(format!("{head}\r\n4\r\nslow\r\n").as_bytes()).unwrap();
+    origin.next();
+    // The subject itself: a client that takes its time.
+    std::thread::sleep(Duration::from_millis(600));
+    client.write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(status(&read_all(&mut client)), 200);
+    let rows = bed.state.latency_rows(bed.clock.now());
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].latency_ms < 300.0, "from the last byte: {} ms", rows[0].latency_ms);
+}
+
+#[test]
+fn a_body_that_stops_on_its_way_to_the_client_is_cut_off() {
+    fn stuck(_: &str, stream: &mut TcpStream) -> bool {
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n");
+        true
+    }
+    let origin = Origin::start(stuck);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.idle = SHORT;
+    let bed = Bed::start(rule);
+    let answer = bed.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(answer.contains("hi") && !answer.contains("\r\n0\r\n"), "{answer}");
+}
+
+#[test]
+fn a_stream_outlives_the_request_time_out() {
+    fn dripping(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n");
+        (0..8).all(|_| {
+            std::thread::sleep(SHORT / 3);
+            stream.write_all(b".").is_ok()
+        })
+    }
+    let origin = Origin::start(dripping);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.per_try = SHORT;
+    rule.timeouts.request = SHORT;
+    let bed = Bed::start(rule);
+    assert!(bed.get().ends_with("........"), "only idle time counts after the head");
+}
+
+#[test]
+fn a_stalled_upload_does_not_stand_in_the_way_of_others() {
+    let origin = Origin::start(silent);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.per_try = SHORT;
+    let mut bed = Bed::start(rule);
+    let mut stalled = bed.client();
+    stalled.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n").unwrap();
+    origin.next();
+    let other = Origin::start(ok);
+    bed.put("one", forward(&[other.address]));
+    eventually("the new rule serves", || status(&bed.get()) == 200);
+    assert_eq!(status(&read_all(&mut stalled)), 408);
+}
