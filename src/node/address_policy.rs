@@ -26,7 +26,8 @@ impl PeerPolicy {
         if self.given.contains(&address) {
             return true;
         }
-        let ip = address.0.ip();
+        // An IPv4 address is the same door in its IPv6 clothes.
+        let ip = address.0.ip().to_canonical();
         let odd = match ip {
             IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -53,6 +54,8 @@ mod tests {
             "http://0.0.0.0:7500",
             "http://224.0.0.1:7500",
             "http://[fe80::1]:7500",
+            "http://[::ffff:127.0.0.1]:7500",
+            "http://[::ffff:169.254.169.254]:7500",
         ] {
             assert!(!policy.allows(at(bad)), "{bad}");
         }

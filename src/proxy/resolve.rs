@@ -30,10 +30,15 @@ pub(crate) struct Resolver {
 impl AddressPolicy {
     /// Whether this address may be connected to.
     pub(crate) fn allows(&self, address: SocketAddr) -> bool {
-        let ip = address.ip();
+        // An IPv4 address is the same door in its IPv6 clothes.
+        let ip = address.ip().to_canonical();
         never_a_target(ip).is_none()
             && (self.loopback || !ip.is_loopback())
-            && !self.own.contains(&address)
+            && !self.own.iter().any(|own| {
+                let at = own.ip().to_canonical();
+                let here = at == ip || at.is_unspecified() && ip.is_loopback();
+                here && own.port() == address.port()
+            })
     }
 }
 
@@ -92,3 +97,35 @@ const STALE: Duration = Duration::from_secs(600);
 const NAMES: usize = 10_000;
 /// Addresses tried per name.
 const ADDRESSES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::rule::Scheme;
+
+    fn target(host: &str, port: u16) -> TargetAddress {
+        TargetAddress { scheme: Scheme::Http, host: host.to_string(), port }
+    }
+
+    #[tokio::test]
+    async fn a_name_leads_nowhere_that_a_literal_may_not() {
+        let strict = Resolver::new(Arc::default());
+        for host in ["127.0.0.1", "::1", "localhost", "169.254.169.254", "::ffff:127.0.0.1"] {
+            let found = strict.resolve(&target(host, 80)).await;
+            assert_eq!(found, Err(Failure::AddressRefused), "{host}");
+        }
+        assert!(strict.resolve(&target("192.0.2.1", 80)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_nodes_own_control_ports_are_no_targets_where_the_loopback_is_one() {
+        let own = vec![SocketAddr::from(([127, 0, 0, 1], 7500))];
+        let here = Resolver::new(Arc::new(AddressPolicy { loopback: true, own }));
+        assert!(here.resolve(&target("127.0.0.1", 7500)).await.is_err());
+        assert!(here.resolve(&target("::ffff:127.0.0.1", 7500)).await.is_err());
+        assert!(here.resolve(&target("127.0.0.1", 9001)).await.is_ok());
+        let own = vec![SocketAddr::from(([0, 0, 0, 0], 7500))];
+        let wide = Resolver::new(Arc::new(AddressPolicy { loopback: true, own }));
+        assert!(wide.resolve(&target("127.0.0.1", 7500)).await.is_err());
+    }
+}
