@@ -5,7 +5,6 @@
 use std::cmp::Reverse;
 
 use regex_automata::meta::Regex;
-use regex_automata::util::syntax;
 
 use crate::model::ids::RuleId;
 use crate::model::limits;
@@ -69,12 +68,12 @@ impl Rank {
     }
 }
 
-/// Compiles a path expression; it must match the whole path.
+/// Compiles a path expression; it must match the whole path. Whatever `wire` accepts compiles: its
+/// cap is on one automaton, the engine here makes several from the same text.
 pub fn compile(pattern: &str) -> Result<Regex, RegexRefused> {
     let config = Regex::config().nfa_size_limit(Some(limits::REGEX_NFA_BYTES * 4));
     Regex::builder()
         .configure(config)
-        .syntax(syntax::Config::new().nest_limit(50))
         .build(&format!("^(?:{pattern})$"))
         .map_err(|error| RegexRefused { pattern: pattern.to_string(), reason: error.to_string() })
 }
@@ -115,4 +114,35 @@ fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_as_deep_and_as_large_as_a_rule_may_hold_compile() {
+        let deep = format!("/{}a{}", "(?:".repeat(200), ")".repeat(200));
+        assert!(compile(&deep).is_ok_and(|regex| regex.is_match("/a") && !regex.is_match("/aa")));
+        let large = "/[a-z0-9]{1,500}/(?:x|y|z){0,100}";
+        assert!(compile(large).is_ok_and(|regex| regex.is_match("/abc/xyz")));
+    }
+
+    #[test]
+    fn expressions_that_are_none_are_refused_and_never_panic() {
+        for bad in ["(", "a{1,99999}{1,99999}", "[", "\\", "(?P<", "*"] {
+            assert!(compile(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_branch_of_an_expression_is_bound_at_both_ends() {
+        assert!(compile("/a|/b").is_ok_and(|regex| {
+            regex.is_match("/a")
+                && regex.is_match("/b")
+                && !regex.is_match("/ax")
+                && !regex.is_match("x/b")
+                && !regex.is_match("/a\n")
+        }));
+    }
 }

@@ -54,6 +54,8 @@ pub struct Matched<'t, T> {
 struct Branch<T> {
     exact: OrdMap<Arc<str>, Bucket<T>>,
     prefix: OrdMap<Arc<str>, Bucket<T>>,
+    /// How many prefixes of each length there are: a path is not cut where none can stand.
+    lengths: OrdMap<usize, usize>,
     regex: Bucket<T>,
     any: Bucket<T>,
 }
@@ -202,6 +204,7 @@ impl<T> Branch<T> {
         Branch {
             exact: OrdMap::new(),
             prefix: OrdMap::new(),
+            lengths: OrdMap::new(),
             regex: OrdMap::new(),
             any: OrdMap::new(),
         }
@@ -243,11 +246,26 @@ impl<T> Branch<T> {
             };
             let mut bucket = map.get(path.as_str()).cloned().unwrap_or_default();
             change(&mut bucket, rank);
+            let before = map.len();
             if bucket.is_empty() {
                 map.remove(path.as_str());
             } else {
                 map.insert(Arc::from(path.as_str()), bucket);
             }
+            let after = map.len();
+            if let Some(PathMatch::Prefix(prefix)) = &alternative.path {
+                self.count_length(prefix.len(), before, after);
+            }
+        }
+    }
+
+    /// Notes that the prefixes, `before` in number, are now `after`, one of this length.
+    fn count_length(&mut self, length: usize, before: usize, after: usize) {
+        let count = self.lengths.get(&length).copied().unwrap_or(0) + after - before;
+        if count == 0 {
+            self.lengths.remove(&length);
+        } else {
+            self.lengths.insert(length, count);
         }
     }
 
@@ -261,8 +279,8 @@ impl<T> Branch<T> {
         {
             return Some(found);
         }
-        if !self.prefix.is_empty() {
-            for prefix in prefixes(asked.path) {
+        if let Some((longest, _)) = self.lengths.get_max() {
+            for prefix in prefixes(asked.path, *longest) {
                 if let Some(bucket) = self.prefix.get(prefix)
                     && let Some(found) = first(bucket, asked, header, |_, _| true)
                 {
@@ -293,11 +311,19 @@ fn first<'t, 'h, T>(
     })
 }
 
-/// The path and what is left of it as segments are cut off, longest first, down to `/`.
-fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+/// The path and what is left of it as segments are cut off, longest first, down to `/`; nothing
+/// over `longest` bytes, so that a path made of slashes costs no more than an honest one.
+fn prefixes(path: &str, longest: usize) -> impl Iterator<Item = &str> {
     let trimmed = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
     let rooted = trimmed.starts_with('/');
-    let mut next = (rooted && trimmed != "/").then_some(trimmed);
+    let first = if trimmed.len() <= longest {
+        Some(trimmed)
+    } else {
+        // A cut at `longest` or before it; the slash after the last segment may stand right there.
+        let end = trimmed.as_bytes()[..=longest].iter().rposition(|byte| *byte == b'/');
+        end.filter(|at| *at > 0).map(|at| &trimmed[..at])
+    };
+    let mut next = first.filter(|first| rooted && *first != "/");
     let cuts = std::iter::from_fn(move || {
         let now = next?;
         next = now.rfind('/').filter(|at| *at > 0).map(|at| &now[..at]);
@@ -323,6 +349,7 @@ impl<T> Clone for Branch<T> {
         Branch {
             exact: self.exact.clone(),
             prefix: self.prefix.clone(),
+            lengths: self.lengths.clone(),
             regex: self.regex.clone(),
             any: self.any.clone(),
         }

@@ -127,7 +127,8 @@ proptest! {
         removed in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
         backwards in any::<bool>(),
         host in prop::sample::select(vec!["a.x", "b.x", "a.b.x", "c.b.x", "x", "other"]),
-        path in prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b", "/z/z"]),
+        path in prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b", "/z/z",
+            "//", "/a//b", "/a/b/c/d/e", "/abc/d", "/\u{e9}/a"]),
         method in prop::sample::select(vec!["GET", "POST"]),
         header in any::<bool>(),
         query in prop::sample::select(vec![None, Some("q=1"), Some("x=2&q=1&q=3"), Some("q=2")]),
@@ -196,4 +197,37 @@ fn rules_that_only_age_tells_apart_are_conflicts() {
     }
     let pair = (RuleId::parse("r0").unwrap(), RuleId::parse("r1").unwrap());
     assert_eq!(table.conflicts(), vec![pair]);
+}
+
+#[test]
+fn a_path_of_slashes_costs_no_more_than_the_longest_prefix() {
+    let hostile = "/".repeat(60_000);
+    assert!(prefixes(&hostile, 12).count() <= 13);
+    let cuts = |path: &'static str, longest| prefixes(path, longest).collect::<Vec<_>>();
+    assert_eq!(cuts("/a/bc/d", 7), ["/a/bc/d", "/a/bc", "/a", "/"]);
+    assert_eq!(cuts("/a/bc/d", 5), ["/a/bc", "/a", "/"]);
+    assert_eq!(cuts("/a/bc/d", 4), ["/a", "/"]);
+    assert_eq!(cuts("/a/bc/d", 1), ["/"]);
+    assert_eq!(cuts("*", 1), [""; 0]);
+}
+
+#[test]
+fn lengths_of_prefixes_follow_what_is_in_force() {
+    let mut table = Table::new();
+    let with = |path: &str| {
+        let path = Some(PathMatch::Prefix(path.to_string()));
+        rule(vec![], vec![Alternative { path, ..Alternative::default() }; 2])
+    };
+    let longest = |table: &Table<()>| table.any.lengths.get_max().copied();
+    table.insert(route(0, 1, with("/a/b")));
+    table.insert(route(1, 1, with("/c/d")));
+    table.insert(route(2, 1, with("/")));
+    assert_eq!(longest(&table), Some((4, 2)));
+    table.insert(route(0, 2, with("/a")));
+    assert_eq!(longest(&table), Some((4, 1)));
+    table.remove(&RuleId::parse("r1").unwrap());
+    assert_eq!(longest(&table), Some((2, 1)));
+    table.remove(&RuleId::parse("r0").unwrap());
+    table.remove(&RuleId::parse("r2").unwrap());
+    assert_eq!(longest(&table), None);
 }
