@@ -365,3 +365,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LAST_CALL: Duration = Duration::from_millis(100);
 /// Names looked up at once per traffic thread; more wait.
 const LOOKUPS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_one_request_is_an_error_and_nothing_more() {
+        async fn defect(when: u32) -> u32 {
+            for _ in 0..when {
+                tokio::task::yield_now().await;
+            }
+            assert!(when != 2, "a defect");
+            when
+        }
+        assert_eq!(Guarded(Box::pin(defect(1))).await, Ok(1));
+        assert_eq!(Guarded(Box::pin(defect(2))).await, Err(()));
+        assert_eq!(Guarded(Box::pin(defect(3))).await, Ok(3));
+    }
+}

@@ -13,6 +13,7 @@ use crate::model::rule::{
     TargetAddress, Timeouts,
 };
 use crate::proxy::listener::{Bounds, ProxyConfig, ProxyHandle};
+use crate::proxy::pool::Distance;
 use crate::proxy::resolve::AddressPolicy;
 use crate::proxy::routes::{RouteChange, RoutesState};
 use crate::telemetry::clock::Clock;
@@ -35,6 +36,15 @@ impl Bed {
     }
 
     pub(super) fn within(rule: Rule, bounds: Bounds) -> Bed {
+        Bed::with(rule, bounds, None)
+    }
+
+    /// Every target is this far away, one way.
+    pub(super) fn far(rule: Rule, distance: Duration) -> Bed {
+        Bed::with(rule, Bounds::default(), Some(Arc::new(move |_: &TargetAddress| distance)))
+    }
+
+    fn with(rule: Rule, bounds: Bounds, distance: Option<Distance>) -> Bed {
         let metrics = Arc::new(RequestMetrics::default());
         let state = RoutesState::new(metrics.clone());
         let clock = Clock::new();
@@ -43,7 +53,7 @@ impl Bed {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             threads: 1,
             policy: Arc::new(AddressPolicy { loopback: true, own: Vec::new() }),
-            distance: None,
+            distance,
             routes: state.published(),
             metrics: metrics.clone(),
             clock,

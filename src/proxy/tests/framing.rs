@@ -148,3 +148,73 @@ fn options_ends_where_it_may_not_go_on() {
     assert_eq!(status(&ask(3)), 200);
     assert_eq!(field(&origin.next().1, "max-forwards"), Some("2"));
 }
+
+#[test]
+fn trailers_never_turn_into_headers_of_the_next_hop() {
+    let origin = Origin::start(echo_chunked);
+    let bed = Bed::start(forward(&[origin.address]));
+    let answer = bed.raw(
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\
+         trailer: content-length, authorization\r\n\r\n\
+         5\r\nquery\r\n0\r\ncontent-length: 99\r\nauthorization: me\r\n\r\n",
+    );
+    assert!(answer.contains("query"), "{answer}");
+    assert!(!answer.contains("authorization"), "RFC 9110 6.5.1: {answer}");
+    let (_, head) = origin.next();
+    assert!(field(&head, "trailer").is_none() && field(&head, "authorization").is_none());
+}
+
+#[test]
+fn requests_sent_in_one_go_are_answered_in_their_order() {
+    fn named(head: &str, stream: &mut TcpStream) -> bool {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}", path.len());
+        stream.write_all(answer.as_bytes()).is_ok()
+    }
+    let origin = Origin::start(named);
+    let bed = Bed::start(forward(&[origin.address]));
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+    let last = "GET /3 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = bed.raw(&format!("{}{}{last}", one("/1"), one("/2")));
+    let at = |path| answer.find(path).unwrap_or_else(|| panic!("{path} in {answer}"));
+    assert!(at("\n/1") < at("\n/2") && at("\n/2") < at("\n/3"), "RFC 9112 9.3.2: {answer}");
+}
+
+#[test]
+fn who_waits_for_a_word_before_sending_is_told_to_go_on() {
+    fn length(_: &str, stream: &mut TcpStream) -> bool {
+        let mut body = [0u8; 4];
+        let read = std::io::Read::read_exact(stream, &mut body).is_ok();
+        read && stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok()
+    }
+    let origin = Origin::start(length);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut client = bed.client();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\
+                expect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).unwrap();
+    let told = read_until(&mut client, "\r\n\r\n").unwrap();
+    assert_eq!(status(&told), 100, "RFC 9110 10.1.1: {told}");
+    client.write_all(b"body").unwrap();
+    assert_eq!(status(&read_all(&mut client)), 200);
+}
+
+#[test]
+fn a_redirect_to_another_scheme_leaves_the_port_behind() {
+    let mut rule = forward(&["127.0.0.1:1".parse().unwrap()]);
+    let redirect = |scheme: Option<&str>| {
+        crate::model::rule::Action::Redirect(crate::model::rule::Redirect {
+            scheme: scheme.map(str::to_string),
+            host: None,
+            path: None,
+            status: 308,
+        })
+    };
+    let ask = "GET /x?y=z HTTP/1.1\r\nhost: Shop:8080\r\nconnection: close\r\n\r\n";
+    rule.action = redirect(Some("https"));
+    let answer = Bed::start(rule.clone()).raw(ask);
+    assert_eq!(field(&answer, "location"), Some("https://shop/x?y=z"));
+    rule.action = redirect(None);
+    let answer = Bed::start(rule).raw(ask);
+    assert_eq!(field(&answer, "location"), Some("http://Shop:8080/x?y=z"));
+}

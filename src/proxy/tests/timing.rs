@@ -113,3 +113,18 @@ fn a_stalled_upload_does_not_stand_in_the_way_of_others() {
     eventually("the new rule serves", || status(&bed.get()) == 200);
     assert_eq!(status(&read_all(&mut stalled)), 408);
 }
+
+#[test]
+fn distance_is_added_to_every_exchange_with_a_target_and_seen_as_its_network() {
+    let origin = Origin::start(ok);
+    let far = Duration::from_millis(40);
+    let bed = Bed::far(forward(&[origin.address]), far);
+    let begun = std::time::Instant::now();
+    assert_eq!(status(&bed.get()), 200);
+    assert!(begun.elapsed() >= far * 4, "a connection and an exchange: {:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    assert_eq!(status(&bed.get()), 200);
+    assert!(begun.elapsed() >= far * 2, "an exchange: {:?}", begun.elapsed());
+    let rows = bed.state.latency_rows(bed.clock.now());
+    assert!((80.0..300.0).contains(&rows[0].net_ms), "{} ms", rows[0].net_ms);
+}
