@@ -2,7 +2,9 @@
 //!
 //! Everything that two parsers could read differently is refused here (RFC 9112, section 3.2).
 
-use http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use std::borrow::Cow;
+
+use http::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Uri, Version};
 
 /// Why a request is refused before it is routed.
@@ -38,19 +40,30 @@ impl BadRequest {
 
 /// The authority of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Authority {
-    /// As it came, for the Host that the target sees.
-    pub(crate) whole: String,
+pub(crate) struct Authority<'r> {
+    /// As it came, for the Host that the target sees; empty where HTTP/1.0 named none.
+    pub(crate) whole: &'r str,
     /// Lower case, without port and trailing dot, for matching.
-    pub(crate) host: String,
+    pub(crate) host: Cow<'r, str>,
+}
+
+impl Authority<'_> {
+    /// As a header field; the received one is shared, not copied, where it says the same.
+    pub(crate) fn field(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if self.whole.is_empty() {
+            return None;
+        }
+        let received = headers.get(HOST).filter(|host| host.as_bytes() == self.whole.as_bytes());
+        received.cloned().or_else(|| HeaderValue::from_str(self.whole).ok())
+    }
 }
 
 /// The one authority of a request. In absolute form it replaces Host (RFC 9112, 3.2.2).
-pub(crate) fn authority(
-    uri: &Uri,
-    headers: &HeaderMap,
+pub(crate) fn authority<'r>(
+    uri: &'r Uri,
+    headers: &'r HeaderMap,
     version: Version,
-) -> Result<Authority, BadRequest> {
+) -> Result<Authority<'r>, BadRequest> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -69,15 +82,13 @@ pub(crate) fn authority(
     }
     match host {
         Some(host) => parse(host),
-        None if version < Version::HTTP_11 => {
-            Ok(Authority { whole: String::new(), host: String::new() })
-        }
+        None if version < Version::HTTP_11 => Ok(Authority { whole: "", host: Cow::Borrowed("") }),
         None => Err(BadRequest::NoHost),
     }
 }
 
 /// Parses `name[:port]`; no user information, nothing odd.
-pub(crate) fn parse(text: &str) -> Result<Authority, BadRequest> {
+pub(crate) fn parse(text: &str) -> Result<Authority<'_>, BadRequest> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (inside, after) = rest.split_once(']').ok_or(BadRequest::BadHost)?;
@@ -99,7 +110,12 @@ pub(crate) fn parse(text: &str) -> Result<Authority, BadRequest> {
     if host.is_empty() || host.len() > 253 || !numeric || !named || oddly_dotted {
         return Err(BadRequest::BadHost);
     }
-    Ok(Authority { whole: text.to_string(), host: host.to_ascii_lowercase() })
+    let lower = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    };
+    Ok(Authority { whole: text, host: lower })
 }
 
 fn is_host_byte(byte: u8) -> bool {
@@ -159,7 +175,7 @@ mod tests {
             ("127.0.0.1:9", "127.0.0.1"),
         ];
         for (text, host) in good {
-            assert_eq!(parse(text).map(|a| a.host), Ok(host.to_string()), "{text}");
+            assert_eq!(parse(text).map(|a| a.host), Ok(host.into()), "{text}");
         }
         for bad in
             ["", ":80", "a b", "a/b", "u@h", "h:x", "h:1:2", "[::1", "[x]", "a..b", ".a", "é"]

@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::forward::Underway;
 use super::pool::Lease;
 use crate::model::moment::Moment;
 use crate::routing::cell::TargetCell;
@@ -35,7 +36,7 @@ pub(crate) struct ResponseBody {
     lease: Option<Lease>,
     request: Rc<Progress>,
     _open: OpenBody,
-    done: Option<Box<dyn FnOnce()>>,
+    _underway: Underway,
 }
 
 /// A request body on its way to a target.
@@ -48,7 +49,7 @@ pub(crate) struct RequestBody {
 /// How far a request body has come; read by whoever waits for the response.
 pub(crate) struct Progress {
     clock: Clock,
-    begun: Cell<bool>,
+    moved: Cell<Instant>,
     whole: Cell<bool>,
     ended: Cell<Option<Moment>>,
     waiting: Cell<bool>,
@@ -95,7 +96,7 @@ impl ResponseBody {
         lease: Lease,
         request: Rc<Progress>,
         cell: Arc<TargetCell>,
-        done: Box<dyn FnOnce()>,
+        underway: Underway,
     ) -> ResponseBody {
         cell.body_begin();
         let mut whole = ResponseBody {
@@ -103,7 +104,7 @@ impl ResponseBody {
             lease: Some(lease),
             request,
             _open: OpenBody(cell),
-            done: Some(done),
+            _underway: underway,
         };
         if whole.inner.body.is_end_stream() {
             whole.ended();
@@ -114,14 +115,6 @@ impl ResponseBody {
     fn ended(&mut self) {
         if let Some(lease) = self.lease.take().filter(|_| self.request.is_whole()) {
             lease.give_back();
-        }
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        if let Some(done) = self.done.take() {
-            done();
         }
     }
 }
@@ -137,7 +130,7 @@ impl Progress {
     pub(crate) fn new(clock: Clock) -> Rc<Progress> {
         Rc::new(Progress {
             clock,
-            begun: Cell::new(false),
+            moved: Cell::new(Instant::now()),
             whole: Cell::new(false),
             ended: Cell::new(None),
             waiting: Cell::new(false),
@@ -145,9 +138,9 @@ impl Progress {
         })
     }
 
-    /// Whether anything was handed to a connection.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.begun.get()
+    /// When anything was handed to a connection last.
+    pub(crate) fn moved(&self) -> Instant {
+        self.moved.get()
     }
 
     /// Whether everything was.
@@ -265,10 +258,9 @@ impl Body for RequestBody {
         let polled = inner.poll(cx);
         progress.waiting.set(polled.is_pending());
         let frame = ready!(polled);
-        match &frame {
-            Some(Ok(_)) => progress.begun.set(true),
-            Some(Err(error)) => progress.idle.set(matches!(error, BodyError::Idle)),
-            None => {}
+        progress.moved.set(Instant::now());
+        if let Some(Err(error)) = &frame {
+            progress.idle.set(matches!(error, BodyError::Idle));
         }
         let broken = matches!(frame, Some(Err(_)));
         if !broken && (frame.is_none() || inner.body.is_end_stream()) && !progress.is_whole() {

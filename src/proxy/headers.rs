@@ -4,13 +4,15 @@
 //! begin from the same. Framing is hyper's alone: no Content-Length or Transfer-Encoding is ever
 //! passed on by hand.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
+use super::authority::transfer_coding;
 use crate::model::rule::HeaderEdits;
 
 /// Names that this proxy itself writes.
@@ -41,20 +43,15 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 const MOST_HOPS: usize = 16;
 
 /// Whether a request has been here before, or has been passed on too often.
-pub(crate) fn loops(headers: &HeaderMap, own: &str) -> bool {
-    let seen = headers
-        .get_all(CDN_LOOP)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|hop| hop.split(';').next().unwrap_or(hop).trim() == own);
-    let hops = headers
-        .get_all(VIA)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(|value| value.split(',').count())
-        .sum::<usize>();
-    seen || hops >= MOST_HOPS
+pub(crate) fn loops(headers: &HeaderMap, own: &[u8]) -> bool {
+    let list = |name| headers.get_all(name).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    // A hop in CDN-Loop is an id with parameters, one in Via a protocol with a name behind it.
+    let cdn = list(CDN_LOOP).filter_map(|hop| hop.split(|b| *b == b';').next());
+    let via = list(VIA).filter_map(|hop| {
+        hop.trim_ascii().split(|b| *b == b' ').filter(|word| !word.is_empty()).nth(1)
+    });
+    let seen = cdn.chain(via).any(|hop| hop.trim_ascii() == own);
+    seen || list(VIA).count() >= MOST_HOPS
 }
 
 /// Whether a header name is listed in Connection.
@@ -69,25 +66,25 @@ fn listed(headers: &HeaderMap, name: &HeaderName) -> bool {
 
 /// What is said about the client and this hop.
 pub(crate) struct Hop<'a> {
-    /// The client.
-    pub(crate) client: IpAddr,
+    /// The client's address.
+    pub(crate) client: &'a HeaderValue,
     /// The Host that the target shall see.
-    pub(crate) host: &'a str,
+    pub(crate) host: Option<HeaderValue>,
     /// The Host that the client sent.
-    pub(crate) received_host: &'a str,
-    /// This node's name in Via and CDN-Loop.
+    pub(crate) received_host: Option<&'a HeaderValue>,
+    /// This node's name in CDN-Loop.
     pub(crate) own: &'a HeaderValue,
-    /// `1.1 NAME`.
+    /// The received protocol and this node's name.
     pub(crate) via: &'a HeaderValue,
     /// Made here when the client sent none.
-    pub(crate) request_id: &'a HeaderValue,
+    pub(crate) request_id: Option<&'a HeaderValue>,
 }
 
 /// The headers that the target sees.
 pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(received.len() + 8);
-    if let Ok(host) = HeaderValue::from_str(hop.host) {
-        out.insert(HOST, host);
+    if let Some(host) = &hop.host {
+        out.insert(HOST, host.clone());
     }
     let has_connection = received.contains_key(CONNECTION);
     for (name, value) in received {
@@ -105,21 +102,50 @@ pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     }
     out.append(VIA, hop.via.clone());
     out.append(CDN_LOOP, hop.own.clone());
-    if let Ok(client) = HeaderValue::from_str(&hop.client.to_string()) {
-        out.insert(X_FORWARDED_FOR, client);
-    }
+    out.insert(X_FORWARDED_FOR, hop.client.clone());
     out.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Ok(host) = HeaderValue::from_str(hop.received_host) {
-        out.insert(X_FORWARDED_HOST, host);
+    if let Some(host) = hop.received_host {
+        out.insert(X_FORWARDED_HOST, host.clone());
     }
-    if !out.contains_key(REQUEST_ID) {
-        out.insert(REQUEST_ID, hop.request_id.clone());
+    if let Some(id) = hop.request_id {
+        out.insert(REQUEST_ID, id.clone());
     }
     out
 }
 
+/// How a response says where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Framing {
+    /// Whether its Content-Length may be passed on.
+    has_length: bool,
+    /// Whether it says two different things: nothing more is believed of its connection.
+    pub(crate) contradicts: bool,
+}
+
+/// How a response is framed; none for one that cannot be passed on: a coding that nobody asked for
+/// (RFC 9112, section 6.1), or another protocol, since Upgrade is not passed on.
+pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing> {
+    if status == StatusCode::SWITCHING_PROTOCOLS || transfer_coding(headers).is_err() {
+        return None;
+    }
+    let coded = headers.contains_key(TRANSFER_ENCODING);
+    let sized = headers.contains_key(CONTENT_LENGTH);
+    // RFC 9112, section 6.3, and RFC 9110, section 8.6.
+    let has_length = sized && !coded && status != StatusCode::NO_CONTENT;
+    Some(Framing { has_length, contradicts: sized && coded })
+}
+
+/// How long a target wants to be left alone.
+pub(crate) fn retry_after(parts: &http::response::Parts) -> Option<Duration> {
+    if parts.status != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    let seconds = parts.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// Takes out of a response what concerns the hop to the target only.
-pub(crate) fn for_client(headers: &mut HeaderMap) {
+pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> =
             headers.keys().filter(|name| listed(headers, name)).cloned().collect();
@@ -130,6 +156,9 @@ pub(crate) fn for_client(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+    if !framing.has_length {
+        headers.remove(CONTENT_LENGTH);
     }
 }
 
@@ -167,12 +196,12 @@ mod tests {
 
     fn hop<'a>(value: &'a HeaderValue) -> Hop<'a> {
         Hop {
-            client: IpAddr::from([192, 0, 2, 7]),
-            host: "shop.internal",
-            received_host: "shop.example",
+            client: value,
+            host: Some(HeaderValue::from_static("shop.internal")),
+            received_host: Some(value),
             own: value,
             via: value,
-            request_id: value,
+            request_id: Some(value),
         }
     }
 
@@ -201,16 +230,18 @@ mod tests {
         }
         assert_eq!(out["accept"], "*/*");
         assert_eq!(out["host"], "shop.internal");
-        assert_eq!(out["x-forwarded-for"], "192.0.2.7");
-        assert_eq!(out["x-forwarded-host"], "shop.example");
+        assert_eq!(out["x-forwarded-for"], "fra1", "what came is not believed");
+        assert_eq!(out["x-forwarded-host"], "fra1");
     }
 
     #[test]
     fn a_request_that_was_here_before_is_a_loop() {
-        assert!(loops(&map(&[("cdn-loop", "a, fra1; x=1")]), "fra1"));
-        assert!(!loops(&map(&[("cdn-loop", "fra10")]), "fra1"));
+        assert!(loops(&map(&[("cdn-loop", "a, fra1; x=1")]), b"fra1"));
+        assert!(!loops(&map(&[("cdn-loop", "fra10")]), b"fra1"));
+        assert!(loops(&map(&[("via", "1.1 a, 1.1  fra1 (x)")]), b"fra1"));
+        assert!(!loops(&map(&[("via", "1.1 a (fra1), 1.1 fra10")]), b"fra1"));
         let many = "1.1 a, 1.1 b, 1.1 c, 1.1 d, 1.1 e, 1.1 f, 1.1 g, 1.1 h";
-        assert!(loops(&map(&[("via", many), ("via", many)]), "fra1"));
-        assert!(!loops(&map(&[("via", many)]), "fra1"));
+        assert!(loops(&map(&[("via", many), ("via", many)]), b"fra1"));
+        assert!(!loops(&map(&[("via", many)]), b"fra1"));
     }
 }

@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::forward::Worker;
+use super::forward::{Client, Worker};
 use super::pool::{Distance, Pool};
 use super::reply::{self, Failure};
 use super::resolve::{AddressPolicy, Resolver};
@@ -277,10 +277,11 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let _counted = Counted::begin(&worker.metrics);
     let bounds = worker.bounds;
+    let client = Rc::new(Client::new(peer.ip()));
     let service = service_fn(move |request| {
-        let worker = worker.clone();
+        let (worker, client) = (worker.clone(), client.clone());
         async move {
-            let serving = Guarded(Box::pin(worker.clone().serve(peer.ip(), request)));
+            let serving = Guarded(Box::pin(worker.clone().serve(client, request)));
             let response = serving.await.unwrap_or_else(|()| {
                 tracing::error!("a request made the proxy panic");
                 reply::failed(Failure::Internal, &worker.node, None)

@@ -6,6 +6,7 @@
 pub(crate) mod listener;
 pub(crate) mod routes;
 
+mod attempt;
 mod forward;
 
 mod authority;

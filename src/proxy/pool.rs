@@ -40,6 +40,7 @@ pub(crate) struct Lease {
     pub(crate) sender: SendRequest<RequestBody>,
     /// Whether it was used before: the target may have closed it by now.
     pub(crate) reused: bool,
+    spoilt: bool,
     target: Arc<TargetAddress>,
     pool: Rc<Pool>,
 }
@@ -49,24 +50,33 @@ impl Pool {
         Rc::new(Pool { idle: RefCell::default(), resolver, distance })
     }
 
-    /// A connection to the target: the one used last, or a new one.
-    pub(crate) async fn lease(
-        self: &Rc<Self>,
-        target: &Arc<TargetAddress>,
-        connect: Duration,
-        fresh: bool,
-    ) -> Result<(Lease, Option<Duration>), Failure> {
-        while let Some(mut idle) = self.take(target).filter(|_| !fresh) {
-            let young = idle.since.elapsed() < IDLE_AGE;
-            if young && !idle.sender.is_closed() && is_ready(&mut idle.sender).await {
-                let lease = self.lend(idle.sender, true, target);
-                return Ok((lease, None));
+    /// The connection to the target that was used last, if there is one that may be used again.
+    pub(crate) fn kept(self: &Rc<Self>, target: &Arc<TargetAddress>) -> Option<Lease> {
+        loop {
+            let idle = self.idle.borrow_mut().get_mut(target)?.pop()?;
+            if idle.since.elapsed() < IDLE_AGE && idle.sender.is_ready() {
+                return Some(self.lend(idle.sender, true, target));
             }
         }
-        let begun = Instant::now();
-        let opened = tokio::time::timeout(connect, self.open(target)).await;
-        let sender = opened.map_err(|_| Failure::ConnectTimeout)??;
-        Ok((self.lend(sender, false, target), Some(begun.elapsed())))
+    }
+
+    /// A new connection, and the round trip that opening it took (finding the address apart).
+    pub(crate) async fn open(
+        self: &Rc<Self>,
+        target: &Arc<TargetAddress>,
+    ) -> Result<(Lease, Duration), Failure> {
+        let addresses = self.resolver.resolve(target).await?;
+        let mut last = Failure::NameUnknown;
+        for address in addresses {
+            let begun = Instant::now();
+            match self.open_at(target, address).await {
+                Ok(sender) => {
+                    return Ok((self.lend(sender, false, target), begun.elapsed()));
+                }
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
     }
 
     fn lend(
@@ -75,23 +85,7 @@ impl Pool {
         reused: bool,
         target: &Arc<TargetAddress>,
     ) -> Lease {
-        Lease { sender, reused, target: target.clone(), pool: self.clone() }
-    }
-
-    fn take(&self, target: &Arc<TargetAddress>) -> Option<Idle> {
-        self.idle.borrow_mut().get_mut(target)?.pop()
-    }
-
-    async fn open(&self, target: &TargetAddress) -> Result<SendRequest<RequestBody>, Failure> {
-        let addresses = self.resolver.resolve(target).await?;
-        let mut last = Failure::NameUnknown;
-        for address in addresses {
-            match self.open_at(target, address).await {
-                Ok(sender) => return Ok(sender),
-                Err(failure) => last = failure,
-            }
-        }
-        Err(last)
+        Lease { sender, reused, spoilt: false, target: target.clone(), pool: self.clone() }
     }
 
     async fn open_at(
@@ -123,9 +117,6 @@ impl Pool {
     }
 
     fn put(&self, target: Arc<TargetAddress>, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() {
-            return;
-        }
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(target).or_default();
         if waiting.len() < MOST_IDLE {
@@ -145,17 +136,29 @@ impl Pool {
     }
 }
 
-/// Whether the exchange before has left the connection, which shows a moment after its last byte.
-/// A target that takes no more bytes in keeps it for ever: such a connection is not waited for.
-async fn is_ready(sender: &mut SendRequest<RequestBody>) -> bool {
-    sender.is_ready()
-        || tokio::time::timeout(SETTLED, sender.ready()).await.is_ok_and(|r| r.is_ok())
-}
-
 impl Lease {
-    /// The exchange is over and the connection clean: somebody else may use it.
-    pub(crate) fn give_back(self) {
-        self.pool.clone().put(self.target, self.sender);
+    /// What came over it makes it unfit for another exchange.
+    pub(crate) fn spoil(&mut self) {
+        self.spoilt = true;
+    }
+
+    /// The exchange is over: somebody else may use the connection once it is clean.
+    pub(crate) fn give_back(mut self) {
+        if self.spoilt || self.sender.is_closed() {
+            return;
+        }
+        if self.sender.is_ready() {
+            self.pool.put(self.target, self.sender);
+            return;
+        }
+        // Its last bytes may still be on their way out; a target that takes no more of them would
+        // keep it for ever. No request waits for it meanwhile.
+        tokio::task::spawn_local(async move {
+            let settled = tokio::time::timeout(SETTLED, self.sender.ready()).await;
+            if matches!(settled, Ok(Ok(()))) {
+                self.pool.put(self.target, self.sender);
+            }
+        });
     }
 }
 
@@ -185,7 +188,7 @@ const MOST_IDLE: usize = 128;
 /// How long one may wait: below the keep-alive of common servers.
 const IDLE_AGE: Duration = Duration::from_secs(55);
 /// How long a connection may take to come to rest after an exchange.
-const SETTLED: Duration = Duration::from_millis(5);
+const SETTLED: Duration = Duration::from_secs(1);
 /// How often the waiting ones are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 /// The largest response head.

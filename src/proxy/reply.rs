@@ -146,17 +146,22 @@ fn wants_json(accept: Option<&HeaderValue>) -> bool {
 }
 
 /// The answer of a rule that sends the client elsewhere.
-pub(crate) fn redirected(rule: &Redirect, uri: &Uri, authority: &Authority) -> Response<ProxyBody> {
+pub(crate) fn redirected(
+    rule: &Redirect,
+    uri: &Uri,
+    authority: &Authority<'_>,
+) -> Response<ProxyBody> {
     let scheme = rule.scheme.as_deref().unwrap_or("http");
     // The port belongs to the scheme that was asked.
-    let same = if scheme == "http" { authority.whole.as_str() } else { &authority.host };
+    let same = if scheme == "http" { authority.whole } else { &authority.host };
     let host = rule.host.as_deref().unwrap_or(same);
-    let location = match &rule.path {
-        Some(path) => format!("{scheme}://{host}{path}"),
-        None => {
-            let path = uri.path_and_query().map_or("/", |both| both.as_str());
-            format!("{scheme}://{host}{path}")
-        }
+    let received = uri.path_and_query().map_or("/", |both| both.as_str());
+    let path = rule.path.as_deref().unwrap_or(received);
+    let location = if host.is_empty() {
+        // HTTP/1.0 without Host: relative to wherever the client believes to be.
+        path.to_string()
+    } else {
+        format!("{scheme}://{host}{path}")
     };
     let mut response = Response::new(ProxyBody::empty());
     *response.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::FOUND);

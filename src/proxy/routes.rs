@@ -25,6 +25,9 @@ use crate::telemetry::request_metrics::{RequestMetrics, RuleCounters, TargetCoun
 /// What requests are served by at one moment.
 pub(crate) type Routes = Table<Arc<Running>>;
 
+/// A rule in force.
+pub(crate) type RunningRoute = Route<Arc<Running>>;
+
 /// What a rule needs at run time.
 pub(crate) struct Running {
     /// The version in force; none for an overlay that stands alone.

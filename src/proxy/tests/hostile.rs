@@ -33,6 +33,53 @@ fn a_response_that_two_parsers_could_read_differently_is_a_502() {
 }
 
 #[test]
+fn an_answer_with_two_framings_is_framed_once_and_its_connection_left() {
+    fn both(_: &str, stream: &mut TcpStream) -> bool {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n\
+                      5\r\nhello\r\n0\r\n\r\n";
+        stream.write_all(answer.as_bytes()).is_ok()
+    }
+    let origin = Origin::start(both);
+    let bed = Bed::start(forward(&[origin.address]));
+    for connection in 0..3 {
+        let answer = bed.get();
+        assert_eq!(field(&answer, "content-length"), None, "RFC 9112 6.3: {answer}");
+        assert!(answer.ends_with("5\r\nhello\r\n0\r\n\r\n"), "not cut by the length: {answer}");
+        assert_eq!(origin.next().0, connection, "nothing more is believed of a connection");
+    }
+}
+
+#[test]
+fn an_answer_in_a_coding_that_nobody_asked_for_is_a_502() {
+    fn coded(head: &str, stream: &mut TcpStream) -> bool {
+        let codings = match head.split(' ').nth(1) {
+            Some("/gzip") => "transfer-encoding: gzip, chunked",
+            Some("/unending") => "transfer-encoding: identity",
+            _ => "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        };
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\n{codings}\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+        false
+    }
+    let origin = Origin::start(coded);
+    for path in ["/gzip", "/unending", "/twice"] {
+        let bed = Bed::start(forward(&[origin.address]));
+        let answer =
+            bed.raw(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+        assert_eq!(status(&answer), 502, "RFC 9112 6.1, {path}: {answer}");
+    }
+}
+
+#[test]
+fn a_length_that_may_not_be_is_not_passed_on() {
+    fn empty(_: &str, stream: &mut TcpStream) -> bool {
+        stream.write_all(b"HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n").is_ok()
+    }
+    let origin = Origin::start(empty);
+    let answer = Bed::start(forward(&[origin.address])).get();
+    assert_eq!((status(&answer), field(&answer, "content-length")), (204, None), "RFC 9110 8.6");
+}
+
+#[test]
 fn bytes_that_nobody_asked_for_never_answer_the_next_request() {
     fn pushy(_: &str, stream: &mut TcpStream) -> bool {
         let one = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine";

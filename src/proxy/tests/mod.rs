@@ -6,6 +6,7 @@
 mod bed;
 
 mod bounds;
+mod changing;
 mod counting;
 mod framing;
 mod hostile;

@@ -24,26 +24,64 @@ fn a_target_that_does_not_answer_in_time_is_a_504_and_its_own_fault() {
 fn a_client_that_does_not_send_its_body_is_never_the_targets_fault() {
     let origin = Origin::start(|_, _| true);
     let mut rule = forward(&[origin.address]);
-    rule.timeouts.per_try = SHORT;
-    let bed = Bed::start(rule.clone());
+    rule.timeouts.idle = SHORT;
+    let bed = Bed::start(rule);
     let mut client = bed.client();
     client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").unwrap();
     let answer = read_all(&mut client);
-    assert_eq!(status(&answer), 408, "per try: {answer}");
+    assert_eq!(status(&answer), 408, "{answer}");
+    assert!(bed.shown().contains("outcome=\"aborted\"} 1"), "{}", bed.shown());
+    assert!(!bed.shown().contains("outcome=\"timeout\""));
+    let rows = bed.state.latency_rows(bed.clock.now());
+    assert!(rows.iter().all(|row| row.samples == 0 && row.err == 0.0));
+}
 
-    rule.timeouts.per_try = Duration::from_secs(60);
-    rule.timeouts.idle = SHORT;
-    let bed_of_idle = Bed::start(rule);
-    let mut client = bed_of_idle.client();
-    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").unwrap();
-    let answer = read_all(&mut client);
-    assert_eq!(status(&answer), 408, "idle: {answer}");
-    for bed in [bed, bed_of_idle] {
-        assert!(bed.shown().contains("outcome=\"aborted\"} 1"), "{}", bed.shown());
-        assert!(!bed.shown().contains("outcome=\"timeout\""));
-        let rows = bed.state.latency_rows(bed.clock.now());
-        assert!(rows.iter().all(|row| row.samples == 0 && row.err == 0.0));
+#[test]
+fn an_upload_lasts_as_long_as_it_moves() {
+    fn whole(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = read_until(stream, "0\r\n\r\n");
+        ok("", stream)
     }
+    let origin = Origin::start(whole);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.per_try = SHORT;
+    rule.timeouts.request = SHORT;
+    let bed = Bed::start(rule);
+    let mut client = bed.client();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n";
+    client.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    for _ in 0..12 {
+        // The subject itself: an upload that takes four times as long as an answer may.
+        std::thread::sleep(SHORT / 3);
+        client.write_all(b"1\r\nx\r\n").unwrap();
+    }
+    client.write_all(b"0\r\n\r\n").unwrap();
+    let answer = read_all(&mut client);
+    assert_eq!(status(&answer), 200, "{answer}");
+}
+
+#[test]
+fn a_target_that_takes_no_more_of_an_upload_is_a_504_and_its_own_fault() {
+    let origin = Origin::start(|_, _| {
+        std::thread::park_timeout(super::bed::PATIENCE);
+        false
+    });
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.per_try = SHORT;
+    let bed = Bed::start(rule);
+    let mut client = bed.client();
+    // More than all buffers on the way take in.
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    client.write_all(head.as_bytes()).unwrap();
+    let writer = {
+        let mut client = client.try_clone().unwrap();
+        std::thread::spawn(move || while client.write_all(&[b'x'; 1 << 16]).is_ok() {})
+    };
+    let answer = read_until(&mut client, "\r\n\r\n").unwrap();
+    assert_eq!(status(&answer), 504, "{answer}");
+    assert!(bed.shown().contains("outcome=\"timeout\"} 1"), "{}", bed.shown());
+    let _ = client.shutdown(std::net::Shutdown::Both);
+    writer.join().unwrap();
 }
 
 #[test]
@@ -103,7 +141,7 @@ fn a_stream_outlives_the_request_time_out() {
 fn a_stalled_upload_does_not_stand_in_the_way_of_others() {
     let origin = Origin::start(silent);
     let mut rule = forward(&[origin.address]);
-    rule.timeouts.per_try = SHORT;
+    rule.timeouts.idle = SHORT;
     let mut bed = Bed::start(rule);
     let mut stalled = bed.client();
     stalled.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n").unwrap();

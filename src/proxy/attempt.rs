@@ -1,0 +1,291 @@
+//! One attempt at one target: a connection, the request over it, the wait for a response head.
+//!
+//! Every attempt ends exactly once, as an outcome of its target and in the counters; one that is
+//! dropped was aborted by the client. What comes after the head is `body`'s, what comes after a
+//! failure `forward`'s.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRANSFER_ENCODING};
+use http::{Method, Request, Response, Version};
+use hyper::body::{Body, Incoming};
+use rand::RngExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{Progress, RequestBody};
+use super::forward::{Asking, Worker, max_forwards};
+use super::headers::{self, Hop};
+use super::pool::Lease;
+use super::reply::Failure;
+use super::routes::{Filters, RunningRoute, Upstream};
+use crate::model::moment::Moment;
+use crate::model::rule::Timeouts;
+use crate::routing::cell::{Attempt, Outcome, TargetCell};
+use crate::telemetry::request_metrics::AttemptEnd;
+
+/// An attempt that counts as aborted unless it is finished.
+pub(super) struct Trying {
+    worker: Rc<Worker>,
+    route: Arc<RunningRoute>,
+    index: usize,
+    attempt: Option<Attempt>,
+}
+
+/// An attempt without a response head.
+pub(super) struct Missed {
+    pub(super) failure: Failure,
+    /// The body, when nothing of the request was sent.
+    pub(super) body: Option<RequestBody>,
+}
+
+/// An attempt with one.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) progress: Rc<Progress>,
+}
+
+impl Trying {
+    pub(super) fn begin(worker: Rc<Worker>, route: Arc<RunningRoute>, index: usize) -> Trying {
+        let attempt = route.payload.upstreams[index].cell.begin(worker.clock.now());
+        Trying { worker, route, index, attempt: Some(attempt) }
+    }
+
+    /// Sends the request; a kept connection that turns out stale is replaced once.
+    pub(super) async fn send(
+        &mut self,
+        asking: &Asking,
+        mut body: RequestBody,
+        progress: &Rc<Progress>,
+        waited: &mut Duration,
+    ) -> Result<Answered, Missed> {
+        let repeatable = is_idempotent(&asking.parts.method) && body.is_end_stream();
+        let timeouts = self.route.rule.timeouts.clone();
+        let mut fresh = false;
+        loop {
+            let mut lease = match self.connect(&timeouts, asking.begun, fresh, waited).await {
+                Ok(lease) => lease,
+                Err(failure) => return Err(Missed { failure, body: Some(body) }),
+            };
+            let request = self.request(asking, body);
+            self.sent(self.worker.clock.now());
+            let begun = Instant::now();
+            let sending = lease.sender.try_send_request(request);
+            let deadlines = Deadlines { timeouts: &timeouts, asked: asking.begun, begun };
+            let result = deadlines.hold(sending, progress).await;
+            *waited += begun.elapsed();
+            // The latency counts from the last byte, where the target waited for it.
+            if let Some(at) = progress.ended() {
+                self.last_byte(at);
+            }
+            match result {
+                Some(Ok(response)) => {
+                    return Ok(Answered { response, lease, progress: progress.clone() });
+                }
+                Some(Err(mut refused)) => {
+                    let failure = classify(refused.error(), progress);
+                    let back = refused.take_message().map(Request::into_body);
+                    let again = lease.reused && (back.is_some() || repeatable);
+                    if !again {
+                        return Err(Missed { failure, body: back });
+                    }
+                    fresh = true;
+                    body = back.unwrap_or_else(|| RequestBody::empty(progress));
+                }
+                None => return Err(Missed { failure: Failure::ResponseTimeout, body: None }),
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        timeouts: &Timeouts,
+        asked: Instant,
+        fresh: bool,
+        waited: &mut Duration,
+    ) -> Result<Lease, Failure> {
+        let upstream = self.upstream();
+        let pool = &self.worker.pool;
+        if !fresh && let Some(lease) = pool.kept(&upstream.address) {
+            return Ok(lease);
+        }
+        let begun = Instant::now();
+        let until = (begun + timeouts.connect).min(asked + timeouts.request);
+        let opened = timeout_at(until, pool.open(&upstream.address)).await;
+        *waited += begun.elapsed();
+        let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
+        upstream.cell.observe_connect(rtt, self.worker.clock.now());
+        Ok(lease)
+    }
+
+    fn request(&self, asking: &Asking, body: RequestBody) -> Request<RequestBody> {
+        let upstream = self.upstream();
+        let host = asking.onward.host.clone();
+        let old = asking.parts.version < Version::HTTP_11;
+        let hop = Hop {
+            client: asking.client.text(),
+            host: host.or_else(|| HeaderValue::try_from(upstream.address.authority()).ok()),
+            received_host: asking.onward.received_host.as_ref(),
+            own: &self.worker.own,
+            via: &self.worker.via[usize::from(old)],
+            request_id: asking.request_id.as_ref(),
+        };
+        let mut out = headers::for_target(&asking.parts.headers, &hop);
+        if asking.parts.method == Method::OPTIONS
+            && let Some(left) = max_forwards(&asking.parts.headers)
+        {
+            out.insert(MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
+        }
+        if let Some(edits) = Filters::of(&self.route.rule).request {
+            headers::edit(&mut out, edits);
+        }
+        frame(&mut out, &asking.parts.headers, &body);
+        let mut request = Request::new(body);
+        *request.method_mut() = asking.parts.method.clone();
+        *request.uri_mut() = asking.onward.uri.clone();
+        *request.headers_mut() = out;
+        request
+    }
+
+    /// The latency counts from there.
+    fn sent(&mut self, at: Moment) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.sent(at);
+        }
+    }
+
+    /// The request's body ended only then. An answer that is faster than the wire did not wait
+    /// for the end: it counts as having taken the wire's time.
+    fn last_byte(&mut self, ended: Moment) {
+        let now = self.worker.clock.now();
+        let wire = Duration::from_secs_f64(self.cell().snapshot(now).net.clamp(0.0, 6e4) / 1e3);
+        self.sent(now - now.since(ended).max(wire));
+    }
+
+    /// The attempt ended without an answer.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        let failed = Outcome::ServerFailure { retry_after: None };
+        let (end, outcome) = match failure {
+            Failure::ResponseTimeout => (AttemptEnd::Timeout, Outcome::TimedOut),
+            Failure::BadRequest(_) | Failure::SlowRequest => {
+                (AttemptEnd::Aborted, Outcome::Aborted)
+            }
+            Failure::ConnectionEnded | Failure::BadResponse => (AttemptEnd::Failure, failed),
+            _ => (AttemptEnd::ConnectError, failed),
+        };
+        self.end(end, outcome);
+    }
+
+    /// The attempt ended with an answer.
+    pub(super) fn finish(&mut self, outcome: Outcome) {
+        let end = match outcome {
+            Outcome::Success => AttemptEnd::Success,
+            Outcome::ServerFailure { .. } => AttemptEnd::Failure,
+            Outcome::TimedOut => AttemptEnd::Timeout,
+            Outcome::Aborted => AttemptEnd::Aborted,
+        };
+        self.end(end, outcome);
+    }
+
+    fn end(&mut self, end: AttemptEnd, outcome: Outcome) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let upstream = self.upstream();
+        upstream.counters.attempt(end);
+        let unit = self.worker.rng.borrow_mut().random_range(0.0..1.0);
+        let now = self.worker.clock.now();
+        let outlier = &self.route.rule.health.outlier;
+        let selector = &self.route.payload.selector;
+        upstream.cell.finish(attempt, now, outcome, selector, outlier, unit);
+    }
+
+    fn upstream(&self) -> &Upstream {
+        &self.route.payload.upstreams[self.index]
+    }
+
+    pub(super) fn cell(&self) -> &Arc<TargetCell> {
+        &self.upstream().cell
+    }
+}
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        self.end(AttemptEnd::Aborted, Outcome::Aborted);
+    }
+}
+
+/// How long a response head is waited for.
+///
+/// The clocks of one try and of the whole request stand still while the client is still sending:
+/// a long upload is not a slow answer. A target that stops reading gets the time of one try.
+struct Deadlines<'a> {
+    timeouts: &'a Timeouts,
+    asked: Instant,
+    begun: Instant,
+}
+
+impl Deadlines<'_> {
+    /// What comes, unless it comes too late.
+    async fn hold<F: Future>(&self, coming: F, progress: &Progress) -> Option<F::Output> {
+        let mut coming = pin!(coming);
+        let mut until = self.next(progress);
+        loop {
+            if let Ok(output) = timeout_at(until, coming.as_mut()).await {
+                return Some(output);
+            }
+            let next = self.next(progress);
+            if next <= until {
+                return None;
+            }
+            until = next;
+        }
+    }
+
+    fn next(&self, progress: &Progress) -> Instant {
+        let per_try = self.timeouts.per_try;
+        let moved = self.begun.max(progress.moved());
+        if progress.is_whole() {
+            (moved + per_try).min(self.asked.max(progress.moved()) + self.timeouts.request)
+        } else if progress.waits_for_client() {
+            // The body has a deadline of its own for a client that stops.
+            Instant::now() + per_try
+        } else {
+            moved + per_try
+        }
+    }
+}
+
+/// Says what hyper would leave out: that there is no body where the client said so, and that there
+/// is one with a method that seldom has one.
+fn frame(out: &mut HeaderMap, received: &HeaderMap, body: &RequestBody) {
+    if body.is_end_stream() {
+        if received.contains_key(CONTENT_LENGTH) {
+            out.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else if body.size_hint().exact().is_none() {
+        out.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// What went wrong between this proxy and a target, or between the client and this proxy.
+fn classify(error: &hyper::Error, progress: &Progress) -> Failure {
+    if error.is_user() {
+        if progress.is_idle() {
+            Failure::SlowRequest
+        } else {
+            Failure::BadRequest("the request body broke off")
+        }
+    } else if error.is_parse() {
+        Failure::BadResponse
+    } else {
+        Failure::ConnectionEnded
+    }
+}
+
+/// RFC 9110, section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
