@@ -59,6 +59,9 @@ pub const NEIGHBOUR_LIST: usize = 64;
 /// New addresses believed from one peer's list.
 pub const NEW_ADDRESSES_PER_LIST: usize = 16;
 
+/// Addresses, and those who named them, that are remembered so that nobody is asked too often.
+pub const COURTESY: usize = 1_024;
+
 /// Neighbours of all kinds; in-degree included.
 pub const NEIGHBOURS: usize = 32;
 

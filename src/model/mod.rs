@@ -5,6 +5,7 @@
 pub mod ids;
 pub mod limits;
 pub mod moment;
+pub mod network;
 pub mod rule;
 
 pub mod fingerprint;
