@@ -10,6 +10,7 @@ use super::rule_document::{ParsedRule, rule_from_proto, rule_to_proto};
 use super::rule_problems::{Findings, Flaw, ProblemCode, Problems};
 use super::{field, proto};
 use crate::engine::commits::{Answer, Filed, Intent, IntentResult, Outcome, Write};
+use crate::engine::write_memory::{Remembered, WritePrint};
 use crate::model::delta::Delta;
 use crate::model::head::Position;
 use crate::model::ids::{RuleId, Version, WriteId};
@@ -123,18 +124,30 @@ pub(crate) fn delete_response(answer: &Answer) -> proto::DeleteRuleResponse {
     proto::DeleteRuleResponse { result, position: Some((&position).into()) }
 }
 
-/// An answer as bytes, for the store.
-pub(crate) fn encode_answer(answer: &Answer) -> Vec<u8> {
-    apply_response(answer).encode_to_vec()
+/// A remembered write as bytes, for the store: its answer, and beside it what it changed.
+pub(crate) fn encode_remembered(remembered: &Remembered) -> Vec<u8> {
+    let print = remembered.print.map_or_else(Vec::new, |print| print.0.to_vec());
+    let mut bytes = apply_response(&remembered.answer).encode_to_vec();
+    bytes.extend(PrintField { print }.encode_to_vec());
+    bytes
 }
 
-/// An answer from its bytes.
-pub(crate) fn decode_answer(bytes: &[u8]) -> Result<Answer, WireError> {
-    let message =
-        proto::ApplyRulesResponse::decode(bytes).map_err(|_| WireError::Undecodable("answer"))?;
+/// A remembered write from its bytes.
+pub(crate) fn decode_remembered(bytes: &[u8]) -> Result<Remembered, WireError> {
+    let undecodable = |_| WireError::Undecodable("answer");
+    let message = proto::ApplyRulesResponse::decode(bytes).map_err(undecodable)?;
+    let beside = PrintField::decode(bytes).map_err(undecodable)?;
     let position = field::required(message.position.as_ref(), "position")?;
     let results = message.results.iter().map(read_result).collect::<Result<_, _>>()?;
-    Ok(Answer { results, position: position.try_into()? })
+    let answer = Answer { results, position: position.try_into()? };
+    Ok(Remembered { answer, print: beside.print.try_into().ok().map(WritePrint) })
+}
+
+/// A field that only the store knows, behind those of an answer.
+#[derive(Clone, PartialEq, Message)]
+struct PrintField {
+    #[prost(bytes = "vec", tag = "15")]
+    print: Vec<u8>,
 }
 
 /// A record as people see it. Bytes that this release cannot read are left out.
@@ -264,7 +277,7 @@ mod tests {
     use crate::model::ids::{Epoch, Revision};
 
     #[test]
-    fn an_answer_survives_its_bytes() {
+    fn a_remembered_write_survives_its_bytes() {
         let result = |outcome| IntentResult {
             id: RuleId::parse("shop").unwrap(),
             version: 8,
@@ -275,8 +288,14 @@ mod tests {
             results: vec![result(Outcome::Written), result(Outcome::Retired)],
             position: Position { epoch: Epoch(2), revision: Revision(48) },
         };
-        assert_eq!(decode_answer(&encode_answer(&answer)), Ok(answer));
-        assert!(decode_answer(&[7, 7, 7]).is_err());
+        for print in [Some(WritePrint([7; 32])), None] {
+            let remembered = Remembered { answer: answer.clone(), print };
+            assert_eq!(decode_remembered(&encode_remembered(&remembered)), Ok(remembered));
+        }
+        // As an earlier release kept it.
+        let bare = apply_response(&answer).encode_to_vec();
+        assert_eq!(decode_remembered(&bare), Ok(Remembered { answer, print: None }));
+        assert!(decode_remembered(&[7, 7, 7]).is_err());
     }
 
     #[test]

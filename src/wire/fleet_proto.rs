@@ -5,6 +5,7 @@ use super::{follow_words, proto};
 use crate::engine::followers::{Follower, Followers};
 use crate::engine::propagation::Spread;
 use crate::model::head::{Position, SignedHead};
+use crate::model::ledger::Ledger;
 use crate::model::moment::Moment;
 
 /// One row of the fleet table.
@@ -20,7 +21,15 @@ pub(crate) fn node_status(follower: &Follower, head: Position, now: Moment) -> p
         program_version: hello.program_version,
         connected: follower.stream.is_some(),
         last_seen_ms_ago: millis(seen),
-        report: follower.report.as_ref().map(follow_words::report_message),
+        report: follower.report.as_ref().map(|report| {
+            let mut message = follow_words::report_message(report);
+            if follower.is_contested(now) {
+                let own = std::mem::take(&mut message.alarm);
+                let between = if own.is_empty() { "" } else { "; " };
+                message.alarm = format!("another node goes by the same name{between}{own}");
+            }
+            message
+        }),
         behind_ms: millis(follower.behind(head, now)),
     }
 }
@@ -36,30 +45,33 @@ pub(crate) fn nodes_response(
     proto::ListNodesResponse { nodes: nodes.collect(), head: Some(head.into()), fenced }
 }
 
-/// How far a commit has come.
+/// How far a commit has come: every connected node has it in force, rejects some of it, or waits.
 pub(crate) fn propagation_response(
     followers: &Followers,
+    ledger: &Ledger,
     position: Position,
-    head: Position,
     now: Moment,
 ) -> proto::GetPropagationResponse {
+    let head = ledger.position();
     let connected: Vec<&Follower> = followers.iter().filter(|f| f.stream.is_some()).collect();
-    let nodes = connected.iter().map(|follower| &follower.hello.node);
-    let spread = followers.propagation.spread(position, nodes);
+    let mut rejections = Vec::new();
+    let mut willing = Vec::with_capacity(connected.len());
+    for follower in &connected {
+        let node = &follower.hello.node;
+        let before = rejections.len();
+        rejections.extend(follower.rejects(ledger, position.revision).map(|rejected| {
+            let rejected = Some(follow_words::rejected_message(rejected));
+            proto::NodeRejection { node: node.to_string(), rejected }
+        }));
+        if rejections.len() == before {
+            willing.push(node);
+        }
+    }
+    let spread = followers.propagation.spread(position, willing.iter().copied());
     let Spread { timed, reached, p50, p99, last, last_node, by_stream, by_peer } = spread;
-    let waiting = connected.iter().map(|follower| &follower.hello.node);
-    let waiting = waiting.filter(|node| reached.binary_search(node).is_err());
+    let waiting = willing.iter().filter(|node| reached.binary_search(node).is_err());
+    let waiting: Vec<String> = waiting.map(ToString::to_string).collect();
     let gone = followers.iter().filter(|follower| follower.stream.is_none());
-    let rejections = connected.iter().filter_map(|follower| {
-        let report = follow_words::report_message(follower.report.as_ref()?);
-        Some((follower.hello.node.to_string(), report.rejected))
-    });
-    let rejections = rejections.flat_map(|(node, rejected)| {
-        rejected.into_iter().map(move |rejected| proto::NodeRejection {
-            node: node.clone(),
-            rejected: Some(rejected),
-        })
-    });
     proto::GetPropagationResponse {
         position: Some((&position).into()),
         connected: count(connected.len()),
@@ -70,9 +82,11 @@ pub(crate) fn propagation_response(
         last_node: last_node.map_or_else(String::new, |node| node.to_string()),
         by_stream,
         by_peer,
-        waiting: waiting.map(ToString::to_string).collect(),
+        rejected: count(connected.len() - willing.len()),
+        unreached: count(waiting.len()),
+        waiting,
         unreachable: gone.map(|follower| node_status(follower, head, now)).collect(),
-        rejections: rejections.collect(),
+        rejections,
         timed,
     }
 }

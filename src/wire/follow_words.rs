@@ -67,7 +67,8 @@ fn find<T: Copy>(
     all.iter().copied().find(|one| shown(*one) == word).ok_or(WireError::Invalid(field))
 }
 
-fn rejected_message(rejected: &RejectedRule) -> proto::RejectedRule {
+/// One rejected rule as a message.
+pub(crate) fn rejected_message(rejected: &RejectedRule) -> proto::RejectedRule {
     proto::RejectedRule {
         id: rejected.id.as_str().to_owned(),
         version: rejected.version.get(),

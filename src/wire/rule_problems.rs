@@ -213,7 +213,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// "did you mean" for the candidate closest to what was written, where one is close.
-pub(super) fn did_you_mean(written: &str, candidates: &[&str]) -> Option<String> {
+pub(crate) fn did_you_mean(written: &str, candidates: &[&str]) -> Option<String> {
     // Long texts are no slips of the pen, and distances over them cost time.
     if written.len() > 32 {
         return None;

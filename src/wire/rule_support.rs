@@ -6,10 +6,6 @@
 /// A part of the schema that a release may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feature {
-    /// Targets behind TLS.
-    HttpsTargets,
-    /// Targets that speak HTTP/2 in clear text.
-    H2cTargets,
     /// Failed attempts made again as the rule says.
     Retry,
     /// Probes, and ejection as the rule says.
@@ -27,8 +23,6 @@ pub(crate) enum Feature {
 }
 
 const NOT_YET: &[Feature] = &[
-    Feature::HttpsTargets,
-    Feature::H2cTargets,
     Feature::Retry,
     Feature::Health,
     Feature::Limits,
@@ -47,8 +41,6 @@ impl Feature {
     /// As the object of a sentence.
     pub(crate) fn words(self) -> &'static str {
         match self {
-            Feature::HttpsTargets => "https targets",
-            Feature::H2cTargets => "h2c targets",
             Feature::Retry => "retries set by a rule",
             Feature::Health => "health checks set by a rule",
             Feature::Limits => "limits set by a rule",

@@ -8,14 +8,13 @@ use std::time::Duration;
 use crate::model::limits::{
     LATENCY_HINT_SECONDS, RESPOND_BODY_BYTES, TARGET_WEIGHT, TARGETS_PER_RULE,
 };
-use crate::model::rule::{Action, Redirect, Respond, Scheme, Target, TargetAddress};
+use crate::model::rule::{Action, Redirect, Respond, Target, TargetAddress};
 use crate::wire::proto;
 use crate::wire::quantity::{parse_duration, show_duration};
 use crate::wire::rule_problems::{Findings, Flaw, ProblemCode, did_you_mean, quoted};
 use crate::wire::rule_schema::section::Section;
 use crate::wire::rule_schema::target_url::target_address;
 use crate::wire::rule_schema::{filters, text};
-use crate::wire::rule_support::Feature;
 use crate::wire::tree::Tree;
 
 /// Reads whichever of the three is given; nothing where that cannot be told.
@@ -88,11 +87,6 @@ fn target(
     let region = section.read("region", optional_region, findings).unwrap_or_default();
     let latency_hint = section.read("latencyHint", latency_hint, findings);
     let address = address?;
-    match address.scheme {
-        Scheme::Http => {}
-        Scheme::Https => findings.needs(Feature::HttpsTargets, &section.place("url")),
-        Scheme::H2c => findings.needs(Feature::H2cTargets, &section.place("url")),
-    }
     given.targets.push(proto::Target {
         url: address.to_string(),
         weight,

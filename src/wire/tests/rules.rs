@@ -193,14 +193,17 @@ fn bytes_from_elsewhere_are_judged_not_trusted() {
     // Field 2000, a varint: what a later release may add.
     bytes.extend([0x80, 0x7d, 0x01]);
     assert!(decode_rule_data(&bytes).is_ok());
+    let connect = proto::Alternative { methods: vec!["CONNECT".into()], ..Default::default() };
     let later = proto::RuleData {
-        targets: vec![proto::Target { url: "https://a:443".into(), ..Default::default() }],
+        r#match: Some(proto::Match { any: vec![connect], ..Default::default() }),
+        respond: Some(proto::Respond::default()),
         ..Default::default()
     };
     let problems = decode_rule_data(&later.encode_to_vec()).unwrap_err();
     assert_eq!(
         problems.to_string(),
-        "/data/targets/0/url: unsupported: this release does not do https targets yet"
+        "/data/match/any/0/methods/0: unsupported: \
+         this release does not do matching CONNECT or TRACE yet"
     );
     let problems = rule_from_proto(proto::Rule::default()).unwrap_err();
     assert_eq!(problems.list().len(), 2);
