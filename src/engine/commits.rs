@@ -2,15 +2,16 @@
 //!
 //! Holds the ledger and what was answered lately. Does not sign each commit (a group is sealed
 //! once, by its last head), does not store, does not know what a body says. Invariants: a refused
-//! write changes nothing; a repeat of a write id gets the first answer; a copy is cheap, so that
-//! a group that could not be stored is taken back whole.
+//! write changes nothing; a repeat of a write gets the first answer; a copy is cheap, so that a
+//! group that could not be stored is taken back whole.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
-use imbl::{OrdMap, Vector};
+use imbl::OrdMap;
 
 use super::fence::Fence;
+use super::write_error::{Fault, FaultKind, Faults, WriteError};
+use super::write_memory::{Remembered, WriteMemory, WritePrint};
 use crate::model::delta::Refusal;
 use crate::model::head::{Head, Position, SignedHead};
 use crate::model::ids::{NodeId, RuleId, Version, WriteId};
@@ -91,53 +92,6 @@ pub enum Outcome {
     Retired,
 }
 
-/// Why a write was refused. Nothing was touched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// The orchestrator takes no writes.
-    Fenced(Fence),
-    /// The rule is not at the version that the writer expected.
-    Mismatch {
-        /// Which rule.
-        id: RuleId,
-        /// What the writer thought.
-        expected: u64,
-        /// Its live version; 0 when there is none.
-        current: u64,
-    },
-    /// There is no such rule to retire.
-    NotFound(RuleId),
-    /// The version named cannot be taken.
-    VersionRange {
-        /// Which rule.
-        id: RuleId,
-        /// What was named.
-        named: u64,
-        /// The least that can be.
-        lowest: u64,
-        /// The most that can be.
-        highest: u64,
-    },
-    /// The rule is at the end of the numbers.
-    Exhausted(RuleId),
-    /// The rule stands twice in one write.
-    Duplicate(RuleId),
-    /// Nothing is asked for.
-    Empty,
-    /// More rules than one commit, or the ledger, can hold.
-    TooMany,
-}
-
-/// Answers by write id, the oldest forgotten first.
-#[derive(Clone, Debug, Default)]
-pub struct WriteMemory {
-    answers: OrdMap<WriteId, Answer>,
-    // Invariant: exactly the keys of `answers`, oldest first.
-    order: Vector<WriteId>,
-    // Invariant: the results of all answers.
-    results: usize,
-}
-
 impl Commits {
     /// A mind that goes on from a ledger. `key` is the public half of what signs.
     pub fn new(ledger: Ledger, key: PublicKey, fence: Option<Fence>) -> Commits {
@@ -153,8 +107,8 @@ impl Commits {
     }
 
     /// Remembers an answer from before the start; oldest first.
-    pub fn remember(&mut self, id: WriteId, answer: Answer) {
-        self.memory.insert(id, answer);
+    pub fn remember(&mut self, id: WriteId, remembered: Remembered) {
+        self.memory.insert(id, remembered);
     }
 
     /// Pins an author from before the start.
@@ -196,8 +150,15 @@ impl Commits {
     /// # Errors
     /// Says why the write was refused; nothing changed then.
     pub fn decide(&mut self, write: &Write, now: WallTime) -> Result<Decision, WriteError> {
-        if let Some(answer) = write.write_id.as_ref().and_then(|id| self.memory.answer(id)) {
-            return Ok(Decision { answer: answer.clone(), repeated: true, ..Decision::default() });
+        let print = write.write_id.is_some().then(|| WritePrint::of(&write.intents));
+        if let Some(id) = &write.write_id
+            && let Some(before) = self.memory.recall(id)
+        {
+            if before.print.is_some() && before.print != print {
+                return Err(WriteError::OtherWrite(id.clone()));
+            }
+            let answer = before.answer.clone();
+            return Ok(Decision { answer, repeated: true, ..Decision::default() });
         }
         if let Some(fence) = &self.fence {
             return Err(WriteError::Fenced(fence.clone()));
@@ -205,7 +166,8 @@ impl Commits {
         let (changes, results) = self.plan(&write.intents)?;
         let ledger = match changes.is_empty() {
             true => self.ledger.clone(),
-            false => self.commit(&changes, now).map_err(|refusal| refused(&refusal))?,
+            // The plan was checked against the same ledger: only the number of rules is left.
+            false => self.commit(&changes, now).map_err(|_| WriteError::TooMany)?,
         };
         let answer = Answer { results, position: ledger.position() };
         if write.dry_run {
@@ -214,9 +176,13 @@ impl Commits {
         let written = changes.iter().filter_map(|change| ledger.record(&change.id));
         let filed = written.map(|record| Filed::committed((**record).clone())).collect();
         self.ledger = ledger;
-        let remembered = write.write_id.clone();
-        let forgotten = remembered.map_or(0, |id| self.memory.insert(id, answer.clone()));
-        Ok(Decision { answer, filed, repeated: false, forgotten })
+        let mut decision = Decision { answer, filed, ..Decision::default() };
+        if let Some(id) = write.write_id.clone() {
+            let remembered = Remembered { answer: decision.answer.clone(), print };
+            decision.forgotten = self.memory.insert(id.clone(), remembered.clone());
+            decision.remembered = Some((id, remembered));
+        }
+        Ok(decision)
     }
 
     /// Signs the head of the last commit; before anybody sees it.
@@ -232,7 +198,7 @@ impl Commits {
         self.ledger.commit(changes, now, |head| unsigned(head, self.key))
     }
 
-    /// What would change, and what the writer would be told.
+    /// What would change and what the writer would be told, or everything that is wrong.
     fn plan(&self, intents: &[Intent]) -> Result<(Vec<Change>, Vec<IntentResult>), WriteError> {
         if intents.is_empty() {
             return Err(WriteError::Empty);
@@ -241,48 +207,63 @@ impl Commits {
             return Err(WriteError::TooMany);
         }
         let mut seen = BTreeSet::new();
+        let mut faults = Vec::new();
         let mut changes = Vec::new();
         let mut results = Vec::with_capacity(intents.len());
-        for intent in intents {
+        for (at, intent) in intents.iter().enumerate() {
+            let mut fault = |kind| faults.push(Fault { at, id: intent.id.clone(), kind });
             if !seen.insert(&intent.id) {
-                return Err(WriteError::Duplicate(intent.id.clone()));
+                fault(FaultKind::Duplicate);
+            } else if let Some((change, result)) = self.plan_one(intent, &mut fault) {
+                changes.extend(change);
+                results.push(result);
             }
-            let (change, result) = self.plan_one(intent)?;
-            changes.extend(change);
-            results.push(result);
         }
-        Ok((changes, results))
+        match Faults::found(faults) {
+            Some(faults) => Err(WriteError::Faults(faults)),
+            None => Ok((changes, results)),
+        }
     }
 
-    fn plan_one(&self, intent: &Intent) -> Result<(Option<Change>, IntentResult), WriteError> {
+    /// Nothing where there is a fault.
+    fn plan_one(
+        &self,
+        intent: &Intent,
+        fault: &mut impl FnMut(FaultKind),
+    ) -> Option<(Option<Change>, IntentResult)> {
         let id = intent.id.clone();
         let live = self.ledger.record(&id).filter(|record| !record.body.is_retired());
         let current = live.map_or(0, |record| record.version.get());
-        if let Some(expected) = intent.expected.filter(|expected| *expected != current) {
-            return Err(WriteError::Mismatch { id, expected, current });
-        }
-        if intent.body.is_retired() && live.is_none() {
-            return Err(WriteError::NotFound(id));
+        let mismatch = intent.expected.filter(|expected| *expected != current);
+        if let Some(expected) = mismatch {
+            fault(FaultKind::Mismatch { expected, current });
+        } else if intent.body.is_retired() && live.is_none() {
+            fault(FaultKind::NotFound);
+            return None;
         }
         let same = live.is_some_and(|record| record.body == intent.body);
         if same && intent.version.is_none_or(|named| named.get() == current) {
             let outcome = Outcome::Unchanged;
             let result = IntentResult { id, version: current, previous: current, outcome };
-            return Ok((None, result));
+            return mismatch.is_none().then_some((None, result));
         }
-        let next = self.ledger.next_version(&id);
-        let next = next.ok_or_else(|| WriteError::Exhausted(id.clone()))?;
+        let Some(next) = self.ledger.next_version(&id) else {
+            fault(FaultKind::Exhausted);
+            return None;
+        };
         let version = intent.version.unwrap_or(next);
         let highest = next.get().saturating_add(limits::VERSION_JUMP - 1).min(Version::MAX.get());
         if version < next || version.get() > highest {
             let (named, lowest) = (version.get(), next.get());
-            return Err(WriteError::VersionRange { id, named, lowest, highest });
+            fault(FaultKind::VersionRange { named, lowest, highest });
+            return None;
         }
         let retired = intent.body.is_retired();
         let outcome = if retired { Outcome::Retired } else { Outcome::Written };
         let result =
             IntentResult { id: id.clone(), version: version.get(), previous: current, outcome };
-        Ok((Some(Change { id, version, body: intent.body.clone() }), result))
+        let change = Change { id, version, body: intent.body.clone() };
+        mismatch.is_none().then_some((Some(change), result))
     }
 }
 
@@ -295,6 +276,8 @@ pub struct Decision {
     pub filed: Vec<Filed>,
     /// There is nothing to store: the answer was given before, or it was a dry run.
     pub repeated: bool,
+    /// What a repeat will be answered.
+    pub remembered: Option<(WriteId, Remembered)>,
     /// How many of the oldest remembered answers were dropped for this one.
     pub forgotten: usize,
 }
@@ -304,7 +287,7 @@ impl Default for Decision {
         let epoch = crate::model::ids::Epoch(1);
         let position = Position { epoch, revision: crate::model::ids::Revision(0) };
         let answer = Answer { results: Vec::new(), position };
-        Decision { answer, filed: Vec::new(), repeated: false, forgotten: 0 }
+        Decision { answer, filed: Vec::new(), repeated: false, remembered: None, forgotten: 0 }
     }
 }
 
@@ -365,34 +348,6 @@ impl Filed {
     }
 }
 
-impl WriteMemory {
-    fn answer(&self, id: &WriteId) -> Option<&Answer> {
-        self.answers.get(id)
-    }
-
-    /// Gives how many of the oldest were forgotten for it.
-    fn insert(&mut self, id: WriteId, answer: Answer) -> usize {
-        let results = answer.results.len();
-        if let Some(old) = self.answers.insert(id.clone(), answer) {
-            self.results += results;
-            self.results -= old.results.len();
-            return 0;
-        }
-        self.results += results;
-        self.order.push_back(id);
-        let mut forgotten = 0;
-        while self.order.len() > limits::WRITE_IDS
-            || (self.results > limits::WRITE_RESULTS && self.order.len() > 1)
-        {
-            let Some(oldest) = self.order.pop_front() else { break };
-            let answer = self.answers.remove(&oldest);
-            self.results -= answer.map_or(0, |answer| answer.results.len());
-            forgotten += 1;
-        }
-        forgotten
-    }
-}
-
 impl Outcome {
     /// As it stands on the wire.
     pub fn as_str(self) -> &'static str {
@@ -401,41 +356,6 @@ impl Outcome {
             Outcome::Unchanged => "unchanged",
             Outcome::Retired => "retired",
         }
-    }
-}
-
-impl fmt::Display for WriteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WriteError::Fenced(fence) => write!(f, "no writes are taken: {fence}"),
-            WriteError::Mismatch { id, expected: 0, current } => {
-                write!(f, "rule {id} exists already, at v{current}")
-            }
-            WriteError::Mismatch { id, expected, current: 0 } => {
-                write!(f, "rule {id} is not at v{expected}: it does not exist")
-            }
-            WriteError::Mismatch { id, expected, current } => {
-                write!(f, "rule {id} is at v{current}, not at v{expected}")
-            }
-            WriteError::NotFound(id) => write!(f, "there is no rule {id}"),
-            WriteError::VersionRange { id, named, lowest, highest } => {
-                write!(f, "rule {id} cannot take v{named}: v{lowest} to v{highest} are possible")
-            }
-            WriteError::Exhausted(id) => write!(f, "rule {id} is at the highest version there is"),
-            WriteError::Duplicate(id) => write!(f, "rule {id} stands twice in this write"),
-            WriteError::Empty => f.write_str("there is nothing to write"),
-            WriteError::TooMany => f.write_str("these are more rules than can be held"),
-        }
-    }
-}
-
-impl std::error::Error for WriteError {}
-
-/// The plan was checked against the same ledger, so that only the number of rules is left.
-fn refused(refusal: &Refusal) -> WriteError {
-    match refusal {
-        Refusal::Contradiction(id, _) => WriteError::Exhausted(id.clone()),
-        _ => WriteError::TooMany,
     }
 }
 

@@ -95,6 +95,11 @@ impl Feed {
         self.stream.as_ref().is_some_and(|stream| stream.ticket == ticket)
     }
 
+    /// The stream that is open, or being opened.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        self.stream.as_ref().map(|stream| stream.ticket)
+    }
+
     pub(super) fn open_ticket(&self) -> Option<Ticket> {
         self.stream.as_ref().filter(|stream| stream.open).map(|stream| stream.ticket)
     }

@@ -129,7 +129,7 @@ impl fmt::Display for Fence {
         match self {
             Fence::LostStore => f.write_str(
                 "the cluster key is here, but the store is lost; \
-                 run `tradewind orchestrator recover`",
+                 run `tradewind orchestrator recover`, with `--new-fleet` where there is no fleet",
             ),
             Fence::Ahead { node, position } => write!(
                 f,

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::propagation::Propagation;
-use crate::model::follow::{Hello, Report};
+use crate::model::follow::{Hello, RejectedRule, Report};
 use crate::model::head::Position;
-use crate::model::ids::NodeId;
+use crate::model::ids::{NodeId, Revision};
+use crate::model::ledger::Ledger;
 use crate::model::limits;
 use crate::model::moment::Moment;
 
@@ -35,6 +36,8 @@ pub struct Follower {
     pub last_seen: Option<Moment>,
     /// Since when it is behind the head.
     pub behind_since: Option<Moment>,
+    /// When a stream with another key last took this name over from an open one.
+    pub contested: Option<Moment>,
 }
 
 /// One stream in the life of an orchestrator.
@@ -95,11 +98,14 @@ impl Followers {
         let is_new = held.is_none_or(|held| !held.hello.same_node_as(&hello));
         let report = held.and_then(|held| held.report.clone());
         let behind_since = held.and_then(|held| held.behind_since);
+        let twin = held.is_some_and(|held| held.stream.is_some() && held.hello.key != hello.key);
+        let contested = if twin { Some(now) } else { held.and_then(|held| held.contested) };
         let follower = Follower {
             report,
             stream: Some(stream),
             last_seen: Some(now),
             behind_since,
+            contested,
             ..Follower::new(hello)
         };
         self.known.insert(follower.hello.node.clone(), follower);
@@ -139,6 +145,11 @@ impl Followers {
         self.known.get(node).is_some_and(|follower| follower.stream == Some(stream))
     }
 
+    /// Whether two nodes seem to go by this name.
+    pub fn is_contested(&self, node: &NodeId, now: Moment) -> bool {
+        self.known.get(node).is_some_and(|follower| follower.is_contested(now))
+    }
+
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Follower> {
         self.known.values()
@@ -162,7 +173,34 @@ impl Followers {
 
 impl Follower {
     fn new(hello: Hello) -> Follower {
-        Follower { hello, stream: None, report: None, last_seen: None, behind_since: None }
+        Follower {
+            hello,
+            stream: None,
+            report: None,
+            last_seen: None,
+            behind_since: None,
+            contested: None,
+        }
+    }
+
+    /// Whether two nodes seem to go by this name: their streams replace each other.
+    pub fn is_contested(&self, now: Moment) -> bool {
+        self.contested.is_some_and(|at| now.since(at) < CONTESTED)
+    }
+
+    /// Rules of the commit at this revision that are not in force there: it has the commit, and
+    /// rejected the version that the commit made. One that was overtaken since is not counted.
+    pub fn rejects<'a>(
+        &'a self,
+        ledger: &'a Ledger,
+        revision: Revision,
+    ) -> impl Iterator<Item = &'a RejectedRule> {
+        let rejected = self.report.iter().flat_map(|report| &report.rejected);
+        rejected.filter(move |rejected| {
+            ledger.record(&rejected.id).is_some_and(|record| {
+                record.revision == revision && record.version == rejected.version
+            })
+        })
     }
 
     /// How long it has been behind `head`.
@@ -187,6 +225,8 @@ impl Hello {
 
 /// Followers that are awaited after a start.
 const AWAITED: usize = 3;
+/// For how long a name counts as contested after a stream with another key took it.
+const CONTESTED: Duration = Duration::from_secs(60);
 /// How long they are awaited.
 const PATIENCE: Duration = Duration::from_secs(5);
 

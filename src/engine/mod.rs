@@ -15,7 +15,10 @@ pub mod fence;
 pub mod followers;
 pub mod propagation;
 pub mod recovery;
+pub mod write_error;
+pub mod write_memory;
 
+mod courtesy;
 mod feed;
 mod gossip;
 mod hand;

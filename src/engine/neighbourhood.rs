@@ -17,6 +17,7 @@ use crate::model::moment::Moment;
 use crate::model::peer::{Neighbour, NeighbourKind, PeerCard};
 
 use super::config::{Pace, Topology};
+use super::courtesy::Courtesy;
 
 /// Neighbours, candidates, and when to look again.
 pub(super) struct Neighbourhood {
@@ -27,6 +28,7 @@ pub(super) struct Neighbourhood {
     active: BTreeMap<PeerAddr, Active>,
     passive: BTreeMap<PeerAddr, Candidate>,
     asking: BTreeMap<PeerAddr, Moment>,
+    courtesy: Courtesy,
     explore_at: Moment,
     explore_wait: Duration,
     redraw_at: Moment,
@@ -85,6 +87,7 @@ impl Neighbourhood {
             active,
             passive,
             asking: BTreeMap::new(),
+            courtesy: Courtesy::default(),
             explore_at: now,
             bootstrapped_at: None,
         }
@@ -132,8 +135,8 @@ impl Neighbourhood {
             return turnover;
         }
         if let Some(active) = self.active.get_mut(&card.address) {
+            // Anybody can speak in its name: only its own answers undo failures.
             active.heard = now;
-            active.failures = 0;
             active.card = card.clone();
             return turnover;
         }
@@ -141,7 +144,8 @@ impl Neighbourhood {
             return turnover;
         }
         let inbound = self.count(NeighbourKind::Inbound);
-        if inbound < self.inbound_cap() && self.active.len() < limits::NEIGHBOURS {
+        let room = inbound < self.inbound_cap() && self.active.len() < limits::NEIGHBOURS;
+        if room && (self.is_given(card.address) || self.courtesy.may_ask(card.address, now)) {
             let rtt = self.passive.remove(&card.address).and_then(|candidate| candidate.rtt);
             let active = Active::new(card.clone(), NeighbourKind::Inbound, rtt, now);
             self.active.insert(card.address, active);
@@ -150,8 +154,19 @@ impl Neighbourhood {
         turnover
     }
 
+    /// Whether what a peer announced may be pulled from it.
+    pub(super) fn may_pull(&mut self, address: PeerAddr, now: Moment) -> bool {
+        self.is_given(address) || self.courtesy.may_pull(address, now)
+    }
+
+    /// A pull was answered.
+    pub(super) fn pulled(&mut self, address: PeerAddr) {
+        self.courtesy.answered(address);
+    }
+
     /// A peer answered a digest or a question in this time.
     pub(super) fn measured(&mut self, address: PeerAddr, rtt: Duration, now: Moment) {
+        self.courtesy.answered(address);
         if let Some(active) = self.active.get_mut(&address) {
             active.heard = now;
             active.failures = 0;
@@ -198,7 +213,7 @@ impl Neighbourhood {
             let known = card.address == self.own.address
                 || self.active.contains_key(&card.address)
                 || self.passive.contains_key(&card.address);
-            if known || fresh >= limits::NEW_ADDRESSES_PER_LIST {
+            if known || !self.courtesy.may_learn(from, card.address, now) {
                 continue;
             }
             fresh += 1;
@@ -222,6 +237,45 @@ impl Neighbourhood {
     pub(super) fn unanswered(&mut self, from: PeerAddr) -> bool {
         self.asking.remove(&from);
         self.failed(from)
+    }
+
+    /// The operator's names were looked up: these are the seeds now, and the fixed neighbours.
+    pub(super) fn resolved(
+        &mut self,
+        own: &PeerCard,
+        seeds: Vec<PeerAddr>,
+        fixed: Vec<PeerAddr>,
+        now: Moment,
+        rng: &mut ChaCha8Rng,
+    ) -> Turnover {
+        let mut turnover = Turnover::default();
+        self.own = own.clone();
+        let others = |list: Vec<PeerAddr>| list.into_iter().filter(|at| *at != own.address);
+        self.seeds = others(seeds).take(limits::PASSIVE_VIEW).collect();
+        if let Topology::Fixed(list) = &mut self.topology {
+            let fixed: Vec<PeerAddr> = others(fixed).collect();
+            for gone in list.iter().filter(|at| !fixed.contains(at)) {
+                turnover.down.extend(self.active.remove(gone).map(|_| *gone));
+            }
+            for come in &fixed {
+                if self.active.contains_key(come) {
+                    continue;
+                }
+                let card = PeerCard::unknown(*come);
+                self.active.insert(*come, Active::new(card, NeighbourKind::Fixed, None, now));
+                turnover.up.push(*come);
+            }
+            *list = fixed;
+            return turnover;
+        }
+        for seed in self.seeds.clone() {
+            if !self.active.contains_key(&seed) && !self.passive.contains_key(&seed) {
+                self.remember(Candidate::new(PeerCard::unknown(seed)), rng);
+            }
+        }
+        self.explore_wait = FIRST_EXPLORE;
+        self.explore_at = self.explore_at.min(now);
+        turnover
     }
 
     /// This node may be cut off: ask where it began, but not too often.
@@ -255,14 +309,14 @@ impl Neighbourhood {
         }
         self.explore_wait = (self.explore_wait * 2).min(self.pace.explore);
         self.explore_at = now + self.explore_wait.mul_f64(rng.random_range(0.8..1.2));
-        let ask = self.whom_to_ask(rng);
+        let ask = self.whom_to_ask(now, rng);
         for address in &ask {
             self.asking.insert(*address, now);
         }
         (ask, turnover)
     }
 
-    fn whom_to_ask(&mut self, rng: &mut ChaCha8Rng) -> Vec<PeerAddr> {
+    fn whom_to_ask(&mut self, now: Moment, rng: &mut ChaCha8Rng) -> Vec<PeerAddr> {
         if self.discovers().is_none() {
             return Vec::new();
         }
@@ -273,14 +327,16 @@ impl Neighbourhood {
                 }
             }
         }
-        let asking = &self.asking;
+        let (asking, courtesy) = (&self.asking, &self.courtesy);
         let unmeasured: Vec<PeerAddr> = self
             .passive
             .iter()
             .filter(|(at, candidate)| candidate.rtt.is_none() && !asking.contains_key(at))
             .map(|(at, _)| *at)
+            .filter(|at| self.is_given(*at) || !courtesy.must_wait(*at, now))
             .collect();
         let mut ask: Vec<PeerAddr> = unmeasured.sample(rng, ASK_AT_ONCE).copied().collect();
+        ask.retain(|at| self.seeds.contains(at) || self.courtesy.may_ask(*at, now));
         let known: Vec<PeerAddr> =
             self.active.keys().filter(|at| !asking.contains_key(at)).copied().collect();
         ask.extend(known.choose(rng));
@@ -404,6 +460,12 @@ impl Neighbourhood {
             Topology::Discover { near, far } => Some((near, far)),
             Topology::Fixed(_) => None,
         }
+    }
+
+    /// Named by the operator.
+    fn is_given(&self, address: PeerAddr) -> bool {
+        self.seeds.contains(&address)
+            || matches!(&self.topology, Topology::Fixed(list) if list.contains(&address))
     }
 
     fn inbound_cap(&self) -> usize {

@@ -138,6 +138,15 @@ pub enum Input {
         /// Whether it really does.
         done: bool,
     },
+    /// Names that the operator gave were looked up: everything that is known of them now.
+    Resolved {
+        /// Peers to begin with.
+        seeds: Vec<PeerAddr>,
+        /// Of a fixed topology; not looked at otherwise.
+        fixed: Vec<PeerAddr>,
+        /// This node as others reach it, where that had to wait for a seed.
+        own: Option<PeerAddr>,
+    },
     /// The operator takes this node out of service, or back in.
     Drain(bool),
     /// Requests served since the start, for reports.

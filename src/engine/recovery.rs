@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::commits::{Commits, Filed, FiledKind, unsigned};
+use super::fence::Fence;
 use crate::model::delta::{Delta, Refusal};
 use crate::model::head::{Branch, Position};
 use crate::model::ids::{ClusterId, Epoch, RuleId};
@@ -21,7 +22,7 @@ use crate::model::trust::Trust;
 /// What was recovered.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Where the history was left.
+    /// Where the history was left, or begun.
     pub branch: Position,
     /// Versions that lay beyond.
     pub orphaned: Vec<Filed>,
@@ -94,6 +95,26 @@ impl Commits {
             node: None,
         });
         Ok(Recovered { branch, orphaned: orphaned.collect(), filed })
+    }
+
+    /// Begins with no rules after the store was lost, on the word that there is no fleet to lose.
+    ///
+    /// The history is the one that a first start begins: a node that holds more of it, or another
+    /// one, is ahead or a fork, and fences this orchestrator again before anything is overwritten.
+    ///
+    /// # Errors
+    /// Something is held here, or a node was seen with something. Nothing was touched.
+    pub fn begin_anew(&mut self, known: Option<Position>) -> Result<Recovered, RecoverError> {
+        let own = self.ledger.position();
+        match (&self.fence, known) {
+            (None, _) => Err(RecoverError::NotFenced),
+            (_, Some(known)) if known > own => Err(RecoverError::Less { found: own, known }),
+            (Some(Fence::LostStore), _) if own.revision.0 == 0 => {
+                self.fence = None;
+                Ok(Recovered { branch: own, orphaned: Vec::new(), filed: Vec::new() })
+            }
+            _ => Err(RecoverError::NothingFound),
+        }
     }
 
     /// Writes what is in force anew above each orphaned version that would otherwise stand above
@@ -171,7 +192,8 @@ impl fmt::Display for RecoverError {
             }
             RecoverError::NothingFound => f.write_str(
                 "no node answered with a ledger of this cluster; \
-                 name nodes that may hold one with `--from URL`",
+                 name nodes that may hold one with `--from URL`, or say `--new-fleet` where there \
+                 is no fleet to lose",
             ),
             RecoverError::Less { found, known } => write!(
                 f,

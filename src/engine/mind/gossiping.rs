@@ -165,7 +165,10 @@ impl Engine {
             (false, _) => PullWhat::Overrides,
         };
         let ids = self.gossip.may_pull_rules(&wanted);
-        if ids.is_empty() || self.gossip.is_avoided(word.peer, now) {
+        if ids.is_empty()
+            || self.gossip.is_avoided(word.peer, now)
+            || !self.hood.may_pull(word.peer, now)
+        {
             return;
         }
         heard.want.extend(ids.iter().cloned());
@@ -298,6 +301,7 @@ impl Engine {
 
     pub(super) fn pulled(&mut self, ticket: Ticket, pulled: Pulled, now: Moment) {
         let Some(from) = self.gossip.pulled(ticket) else { return };
+        self.hood.pulled(from);
         for link in &pulled.links {
             self.replica.follow(link);
         }

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::model::follow::{FeedState, Path, RejectedRule, Report};
 use crate::model::head::Position;
-use crate::model::ids::RuleId;
+use crate::model::ids::{PeerAddr, RuleId};
 use crate::model::moment::Moment;
 use crate::model::peer::{Neighbour, PeerCard};
 use crate::model::rule_set::RuleSet;
@@ -142,6 +142,7 @@ impl Engine {
             Input::FileRead { rules, wall } => self.file_read(rules, wall),
             Input::Activated { position, rejected } => self.activated(position, rejected),
             Input::Stored { ticket, done } => self.stored(ticket, done, now),
+            Input::Resolved { seeds, fixed, own } => self.resolved(seeds, fixed, own, now),
             Input::Drain(draining) => {
                 self.draining = draining;
                 self.report_due = true;
@@ -270,6 +271,26 @@ impl Engine {
         }));
     }
 
+    fn resolved(
+        &mut self,
+        seeds: Vec<PeerAddr>,
+        fixed: Vec<PeerAddr>,
+        own: Option<PeerAddr>,
+        now: Moment,
+    ) {
+        if let Some(own) = own.filter(|own| *own != self.card.address) {
+            self.card.address = own;
+            self.config.peer_address = own;
+            // The orchestrator was told another address; it is told at the beginning of a stream.
+            if let Some(ticket) = self.feed.ticket() {
+                self.effects.push_back(Effect::CloseStream { ticket });
+                self.feed.closed(ticket, now, &mut self.rng);
+            }
+        }
+        let turnover = self.hood.resolved(&self.card, seeds, fixed, now, &mut self.rng);
+        self.turn_over(turnover, now);
+    }
+
     fn turn_over(&mut self, turnover: Turnover, now: Moment) {
         for peer in turnover.down {
             self.neighbour_down(peer);
@@ -280,13 +301,13 @@ impl Engine {
         }
     }
 
-    fn peer_failed(&mut self, peer: crate::model::ids::PeerAddr) {
+    fn peer_failed(&mut self, peer: PeerAddr) {
         if self.hood.failed(peer) {
             self.neighbour_down(peer);
         }
     }
 
-    fn neighbour_down(&mut self, peer: crate::model::ids::PeerAddr) {
+    fn neighbour_down(&mut self, peer: PeerAddr) {
         self.gossip.forget(peer);
         self.tell_event(Event::NeighbourDown(peer));
     }

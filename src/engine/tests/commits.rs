@@ -41,6 +41,11 @@ fn versions(decision: &Decision) -> Vec<(u64, u64, Outcome)> {
     decision.answer.results.iter().map(|r| (r.previous, r.version, r.outcome)).collect()
 }
 
+fn faults(error: &WriteError) -> Vec<(usize, FaultKind)> {
+    let WriteError::Faults(faults) = error else { panic!("{error}") };
+    faults.iter().map(|fault| (fault.at, fault.kind.clone())).collect()
+}
+
 #[test]
 fn versions_count_up_and_unchanged_bodies_make_no_commit() {
     let mut commits = commits();
@@ -64,11 +69,11 @@ fn of_two_writers_one_wins_and_the_other_learns_the_version() {
     let create = |text| Intent { expected: Some(0), ..put("a", text) };
     commits.decide(&write(vec![create("1")]), NOW).unwrap();
     let lost = commits.decide(&write(vec![create("2")]), NOW).unwrap_err();
-    assert_eq!(lost, WriteError::Mismatch { id: id("a"), expected: 0, current: 1 });
+    assert_eq!(faults(&lost), [(0, FaultKind::Mismatch { expected: 0, current: 1 })]);
     let on_v1 = |text| Intent { expected: Some(1), ..put("a", text) };
     commits.decide(&write(vec![on_v1("2")]), NOW).unwrap();
     let lost = commits.decide(&write(vec![on_v1("3")]), NOW).unwrap_err();
-    assert_eq!(lost, WriteError::Mismatch { id: id("a"), expected: 1, current: 2 });
+    assert_eq!(faults(&lost), [(0, FaultKind::Mismatch { expected: 1, current: 2 })]);
 }
 
 #[test]
@@ -85,11 +90,42 @@ fn a_refused_write_changes_nothing_at_all() {
         (vec![], "Empty"),
     ] {
         let error = commits.decide(&write(intents), NOW).unwrap_err();
-        assert!(format!("{error:?}").starts_with(refusal), "{error:?}");
+        assert!(format!("{error:?}").contains(refusal), "{error:?}");
         assert_eq!(commits.ledger().signed().head, before.head);
     }
     let named = commits.decide(&write(vec![far(1 + limits::VERSION_JUMP)]), NOW).unwrap();
     assert_eq!(named.answer.results[0].version, 1 + limits::VERSION_JUMP);
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_write_is_said_at_once() {
+    let mut commits = commits();
+    commits.decide(&write(vec![put("a", "1"), put("b", "1")]), NOW).unwrap();
+    let before = *commits.ledger().signed();
+    let stale = Intent { expected: Some(7), version: Version::new(1), ..put("a", "2") };
+    let gone = Intent { expected: Some(3), ..retire("gone") };
+    let same_but_stale = Intent { expected: Some(0), ..put("b", "1") };
+    let intents =
+        vec![stale, put("fine", "1"), retire("none"), gone, same_but_stale, put("a", "3")];
+    let refused = commits.decide(&write(intents), NOW).unwrap_err();
+    let highest = 1 + limits::VERSION_JUMP;
+    assert_eq!(
+        faults(&refused),
+        [
+            (0, FaultKind::Mismatch { expected: 7, current: 1 }),
+            (0, FaultKind::VersionRange { named: 1, lowest: 2, highest }),
+            (2, FaultKind::NotFound),
+            (3, FaultKind::Mismatch { expected: 3, current: 0 }),
+            (4, FaultKind::Mismatch { expected: 0, current: 1 }),
+            (5, FaultKind::Duplicate),
+        ]
+    );
+    assert_eq!(*commits.ledger().signed(), before);
+    let many = (0..limits::PROBLEMS + 5).map(|number| retire(&format!("r{number}"))).collect();
+    let refused = commits.decide(&write(many), NOW).unwrap_err();
+    assert_eq!(faults(&refused).len(), limits::PROBLEMS);
+    let WriteError::Faults(all) = refused else { panic!("faults") };
+    assert_eq!(all.count(), limits::PROBLEMS + 5);
 }
 
 #[test]
@@ -105,29 +141,25 @@ fn a_repeat_of_a_write_id_gets_the_first_answer() {
 }
 
 #[test]
-fn the_oldest_write_ids_are_forgotten_first() {
-    let mut memory = WriteMemory::default();
-    let answer = Decision::default().answer;
-    for number in 0..limits::WRITE_IDS + 5 {
-        let forgotten =
-            memory.insert(WriteId::parse(&format!("w{number}")).unwrap(), answer.clone());
-        assert_eq!(forgotten, usize::from(number >= limits::WRITE_IDS));
+fn a_write_id_stands_for_one_write() {
+    let mut commits = commits();
+    let named = |intents| Write { write_id: WriteId::parse("w1"), ..write(intents) };
+    let first = commits.decide(&named(vec![put("a", "1"), put("b", "1")]), NOW).unwrap();
+    let before = *commits.ledger().signed();
+    for other in [
+        vec![put("a", "1"), put("b", "2")],
+        vec![put("a", "1")],
+        vec![put("a", "1"), retire("b")],
+        vec![put("a", "1"), put("b1", "")],
+        vec![],
+    ] {
+        let refused = commits.decide(&named(other), NOW).unwrap_err();
+        assert_eq!(refused, WriteError::OtherWrite(WriteId::parse("w1").unwrap()));
     }
-    assert!(memory.answer(&WriteId::parse("w4").unwrap()).is_none());
-    assert!(memory.answer(&WriteId::parse("w5").unwrap()).is_some());
-}
-
-#[test]
-fn large_answers_do_not_fill_the_memory() {
-    let mut memory = WriteMemory::default();
-    let result = IntentResult { id: id("a"), version: 1, previous: 0, outcome: Outcome::Written };
-    let results = vec![result; limits::WRITE_RESULTS / 2];
-    let answer = Answer { results, ..Decision::default().answer };
-    let forgotten: Vec<usize> = (0..4)
-        .map(|n| memory.insert(WriteId::parse(&format!("w{n}")).unwrap(), answer.clone()))
-        .collect();
-    assert_eq!(forgotten, [0, 0, 1, 1]);
-    assert_eq!(memory.results, limits::WRITE_RESULTS);
+    assert_eq!(*commits.ledger().signed(), before);
+    // A node repeats with what it has learned since.
+    let again = vec![Intent { expected: Some(1), ..put("a", "1") }, put("b", "1")];
+    assert_eq!(commits.decide(&named(again), NOW).unwrap().answer, first.answer);
 }
 
 #[test]
@@ -139,7 +171,7 @@ fn a_dry_run_answers_and_changes_nothing() {
     assert_eq!(versions(&decision), [(0, 1, Outcome::Written)]);
     assert_eq!(commits.ledger().head().revision.0, 0);
     let real = commits.decide(&Write { dry_run: false, ..write }, NOW).unwrap();
-    assert!(!real.repeated);
+    assert!(!real.repeated && real.remembered.is_some());
 }
 
 #[test]

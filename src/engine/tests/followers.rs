@@ -42,6 +42,24 @@ fn s(seconds: u64) -> Moment {
 }
 
 #[test]
+fn two_nodes_of_one_name_are_noticed_and_one_that_came_back_is_not_two() {
+    let mut followers = Followers::default();
+    let node = NodeId::parse("a").unwrap();
+    let twin = || Hello { key: PublicKey([2; 32]), ..hello("a") };
+    let (old, _) = followers.hello(hello("a"), s(0)).unwrap();
+    followers.hello(hello("a"), s(1)).unwrap();
+    assert!(!followers.is_contested(&node, s(1)), "the same node on a new stream");
+    followers.hello(twin(), s(2)).unwrap();
+    assert!(followers.is_contested(&node, s(3)));
+    assert!(!followers.is_contested(&node, s(100)), "the other one has gone");
+    let (other, _) = followers.hello(twin(), s(101)).unwrap();
+    followers.gone(&node, old, s(102));
+    followers.gone(&node, other, s(102));
+    followers.hello(hello("a"), s(103)).unwrap();
+    assert!(!followers.is_contested(&node, s(104)), "with a new key after its stream had ended");
+}
+
+#[test]
 fn a_replaced_stream_does_not_speak_for_its_node() {
     let mut followers = Followers::default();
     let node = NodeId::parse("a").unwrap();

@@ -2,7 +2,7 @@
 
 use super::super::commits::tests::{NOW, commits, id, key, put, write};
 use super::*;
-use crate::engine::fence::{Fence, HeadVerdict, judge_head};
+use crate::engine::fence::{HeadVerdict, judge_head};
 
 /// A history of one rule with these texts.
 fn history(texts: &[&str]) -> Commits {
@@ -40,6 +40,34 @@ fn a_lost_store_comes_back_from_a_node() {
     let crate::model::delta::Changes::Delta(delta) = changes else { panic!("one epoch apart") };
     assert!(!delta.is_replace());
     assert!(fleet.ledger().apply(&delta, lost.trust()).is_ok());
+}
+
+#[test]
+fn only_an_empty_store_begins_anew_and_only_where_nobody_holds_more() {
+    let mut lost = fenced(commits());
+    let known = history(&["1"]).ledger().position();
+    let refused = lost.begin_anew(Some(known)).unwrap_err();
+    assert_eq!(refused, RecoverError::Less { found: lost.ledger().position(), known });
+    assert!(lost.fence().is_some());
+    let own = lost.ledger().position();
+    assert_eq!(lost.begin_anew(Some(own)).unwrap().branch, own);
+    assert!(lost.fence().is_none() && lost.ledger().position() == own);
+    assert_eq!(lost.begin_anew(None).unwrap_err(), RecoverError::NotFenced);
+    let mut held = fenced(history(&["1"]));
+    assert_eq!(held.begin_anew(None).unwrap_err(), RecoverError::NothingFound);
+    // Whoever comes back with the old history fences the new one, ahead of it or behind.
+    lost.decide(&write(vec![put("b", "1")]), NOW).unwrap();
+    lost.seal(&key());
+    let mark = *lost.ledger().signed();
+    lost.decide(&write(vec![put("b", "2")]), NOW).unwrap();
+    lost.seal(&key());
+    for (texts, verdict) in
+        [(&["1", "2", "3"][..], HeadVerdict::Ahead), (&["1"][..], HeadVerdict::Forked)]
+    {
+        let signed = *history(texts).ledger().signed();
+        let judged = judge_head(&signed, lost.ledger(), lost.trust(), |_| Some(mark));
+        assert_eq!(judged, verdict);
+    }
 }
 
 #[test]
