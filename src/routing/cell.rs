@@ -18,6 +18,8 @@ use crate::model::rule::Outlier;
 pub struct TargetCell {
     /// Windowed minima in two buckets each.
     net: [Float; 2],
+    /// The minimum is what peers told, not a measurement.
+    net_told: AtomicBool,
     sb: [Float; 2],
     window: AtomicU64,
     fast: Float,
@@ -95,6 +97,7 @@ impl TargetCell {
     pub fn new(hint: Option<Duration>) -> TargetCell {
         TargetCell {
             net: [Float::new(f64::INFINITY), Float::new(f64::INFINITY)],
+            net_told: AtomicBool::new(false),
             sb: [Float::new(f64::INFINITY), Float::new(f64::INFINITY)],
             window: AtomicU64::new(0),
             fast: Float::new(0.0),
@@ -188,7 +191,7 @@ impl TargetCell {
     /// A connection took this long to open: the wire alone.
     pub fn observe_connect(&self, rtt: Duration, now: Moment) {
         self.rotate(now);
-        lower(&self.net[0], millis(rtt).clamp(LEAST_MS, MOST_MS));
+        self.distance(millis(rtt).clamp(LEAST_MS, MOST_MS));
     }
 
     /// An active health check spoke.
@@ -273,6 +276,7 @@ impl TargetCell {
         let heard = now - prior.age.min(TTL);
         self.net[0].store(prior.net_ms);
         self.net[1].store(f64::INFINITY);
+        self.net_told.store(true, Relaxed);
         self.window.store(now.as_nanos(), Relaxed);
         self.fast.store(prior.net_ms + prior.svc_ms);
         self.slow.store(prior.net_ms + prior.svc_ms);
@@ -369,7 +373,7 @@ impl TargetCell {
         let n = if stale { 0 } else { before };
         let (idle, h) = if n == 0 { (0.0, H_LEAST) } else { self.idle(now) };
         self.rotate(now);
-        lower(&self.net[0], took);
+        self.distance(took);
         self.cached_at.store(0, Relaxed);
         let old = self.snapshot(now);
         let svc = took - old.net;
@@ -402,6 +406,17 @@ impl TargetCell {
         self.cached_at.store(0, Relaxed);
         if n + 1 >= SB_SAMPLES {
             lower(&self.sb[0], self.snapshot(now).uncongested(&selector.typical()));
+        }
+    }
+
+    /// A bound of the wire's part. The first of one's own replaces what peers told: a distance that
+    /// is too short would make every later sample look like waiting, and wear off only with the
+    /// window.
+    fn distance(&self, ms: f64) {
+        if self.net_told.swap(false, Relaxed) {
+            self.net[0].store(ms);
+        } else {
+            lower(&self.net[0], ms);
         }
     }
 

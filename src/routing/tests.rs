@@ -94,6 +94,32 @@ fn typical() -> impl Strategy<Value = Typical> {
     })
 }
 
+#[test]
+fn a_peer_that_calls_a_target_near_is_forgotten_with_the_first_answer() {
+    let row = LatencyInfoRow {
+        target: "http://t:1".to_string(),
+        latency_ms: 0.0,
+        net_ms: 0.0,
+        svc_ms: 0.0,
+        err: 0.0,
+        confidence: 1.0,
+        samples: 1,
+        age_ms: 0,
+        source: LatencySource::Measured,
+    };
+    let prior = triangulate(&[PeerWord { row: &row, rtt: Duration::ZERO }]).unwrap();
+    let (cell, selector) = (TargetCell::new(None), Selector::default());
+    let mut now = start() + Duration::from_secs(3600);
+    cell.import(&prior, &selector, now);
+    for _ in 0..4 {
+        now = now + ms(500.0);
+        exchange(&cell, &selector, &mut now, 10.0, SUCCESS);
+    }
+    let readings = cell.readings(now).unwrap();
+    assert!(readings.net_ms > 9.9, "{readings:?}");
+    assert!(readings.latency_ms > 8.0 - 0.1, "{readings:?}");
+}
+
 proptest! {
     #[test]
     fn in_flight_equals_sent_minus_done(ends in prop::collection::vec(0u8..5, 0..60)) {

@@ -1,5 +1,7 @@
 //! Metrics, logs and the clock: walls that floors 3, 4 and the roof lean on.
 
+pub(crate) mod access_log;
 pub(crate) mod clock;
 pub(crate) mod logs;
 pub(crate) mod request_metrics;
+pub(crate) mod service;

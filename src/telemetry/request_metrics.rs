@@ -26,7 +26,7 @@ pub(crate) struct RequestMetrics {
 /// The counters of one rule; they outlive its versions.
 #[derive(Debug, Default)]
 pub(crate) struct RuleCounters {
-    requests: [[AtomicU64; 6]; METHODS.len()],
+    requests: [[[AtomicU64; 6]; METHODS.len()]; PROTOCOLS.len()],
     targets: Mutex<BTreeMap<String, Arc<TargetCounters>>>,
 }
 
@@ -60,6 +60,8 @@ pub(crate) struct Histogram<const N: usize> {
 }
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
+/// What clients speak; HTTP/1.0 counts with its successor.
+const PROTOCOLS: [&str; 2] = ["http/1.1", "http/2"];
 const OUTCOMES: [&str; 5] = ["success", "failure", "connect_error", "timeout", "aborted"];
 /// The OpenTelemetry boundaries for HTTP durations, in seconds.
 const DURATION_BOUNDS: [f64; 14] =
@@ -113,15 +115,15 @@ impl<const N: usize> Histogram<N> {
 
 impl RuleCounters {
     /// Counts a finished request.
-    pub(crate) fn request(&self, method: &str, status: u16) {
+    pub(crate) fn request(&self, http2: bool, method: &str, status: u16) {
         let row = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
         let class = usize::from(status / 100).min(5);
-        self.requests[row][class].fetch_add(1, Relaxed);
+        self.requests[usize::from(http2)][row][class].fetch_add(1, Relaxed);
     }
 
     /// All requests so far.
     pub(crate) fn total(&self) -> u64 {
-        self.requests.iter().flatten().map(|count| count.load(Relaxed)).sum()
+        self.requests.iter().flatten().flatten().map(|count| count.load(Relaxed)).sum()
     }
 
     /// The counters of a target of this rule.
@@ -208,37 +210,29 @@ impl RequestMetrics {
             let (id, counters) = &rules[*index];
             write_rule(name, id.as_str(), &[counters], out);
         }
-        let rest: Vec<&Arc<RuleCounters>> =
-            busiest.iter().skip(BUSIEST).map(|(_, index)| &rules[*index].1).collect();
+        let rest: Vec<&RuleCounters> =
+            busiest.iter().skip(BUSIEST).map(|(_, index)| &*rules[*index].1).collect();
         if !rest.is_empty() {
             write_rule(name, "_other", &rest, out);
         }
+        write_rule(name, "_none", &[&self.unrouted], out);
+    }
+}
+
+fn write_rule(name: &str, rule: &str, counters: &[&RuleCounters], out: &mut String) {
+    for (spoken, protocol) in PROTOCOLS.iter().enumerate() {
         for (row, method) in METHODS.iter().enumerate() {
             for class in 1..6 {
-                let count = self.unrouted.requests[row][class].load(Relaxed);
+                let counts = counters.iter().map(|c| c.requests[spoken][row][class].load(Relaxed));
+                let count: u64 = counts.sum();
                 if count > 0 {
-                    write_request(name, "_none", (method, class), count, out);
+                    let of =
+                        format!("rule=\"{rule}\",method=\"{method}\",code_class=\"{class}xx\"");
+                    let _ = writeln!(out, "{name}{{{of},protocol=\"{protocol}\"}} {count}");
                 }
             }
         }
     }
-}
-
-fn write_rule(name: &str, rule: &str, counters: &[&Arc<RuleCounters>], out: &mut String) {
-    for (row, method) in METHODS.iter().enumerate() {
-        for class in 1..6 {
-            let count: u64 = counters.iter().map(|c| c.requests[row][class].load(Relaxed)).sum();
-            if count > 0 {
-                write_request(name, rule, (method, class), count, out);
-            }
-        }
-    }
-}
-
-fn write_request(name: &str, rule: &str, of: (&str, usize), count: u64, out: &mut String) {
-    let (method, class) = of;
-    let labels = format!("rule=\"{rule}\",method=\"{method}\",code_class=\"{class}xx\"");
-    let _ = writeln!(out, "{name}{{{labels},protocol=\"http/1.1\"}} {count}");
 }
 
 fn write_attempts(
@@ -288,7 +282,7 @@ mod tests {
         for number in 0..BUSIEST + 20 {
             let rule = metrics.rule(&RuleId::parse(&format!("r{number}")).unwrap());
             for _ in 0..=usize::from(number < BUSIEST) {
-                rule.request("GET", 200);
+                rule.request(false, "GET", 200);
                 rule.target("http://a:1").attempt(AttemptEnd::Success);
             }
         }
