@@ -11,19 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRANSFER_ENCODING};
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, Version, uri};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Progress, RequestBody};
 use super::forward::{Asking, Worker, max_forwards};
+use super::grpc;
 use super::headers::{self, Hop};
+use super::http2_target;
 use super::pool::Lease;
 use super::reply::Failure;
 use super::routes::{Filters, RunningRoute, Upstream};
+use super::tunnel;
 use crate::model::moment::Moment;
-use crate::model::rule::Timeouts;
+use crate::model::rule::{Scheme, Timeouts};
 use crate::routing::cell::{Attempt, Outcome, TargetCell};
 use crate::telemetry::request_metrics::AttemptEnd;
 
@@ -63,18 +66,27 @@ impl Trying {
         progress: &Rc<Progress>,
         waited: &mut Duration,
     ) -> Result<Answered, Missed> {
-        let repeatable = is_idempotent(&asking.parts.method) && body.is_end_stream();
-        let timeouts = self.route.rule.timeouts.clone();
+        let bodiless = body.is_end_stream();
+        let repeatable = bodiless && is_idempotent(&asking.parts.method);
+        let mut timeouts = self.route.rule.timeouts.clone();
+        if let Some(patience) = grpc::patience(&asking.parts) {
+            timeouts.request = timeouts.request.min(patience);
+        }
         let mut fresh = false;
         loop {
-            let mut lease = match self.connect(&timeouts, asking.begun, fresh, waited).await {
+            let mut lease = match self.connect(&timeouts, asking, fresh, waited).await {
                 Ok(lease) => lease,
                 Err(failure) => return Err(Missed { failure, body: Some(body) }),
             };
-            let request = self.request(asking, body);
+            let mut request = self.request(asking, body);
+            if lease.is_http2() {
+                let secure = self.upstream().address.scheme == Scheme::Https;
+                let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+                http2_target::rewrite(&mut request, &asking.parts.headers, scheme);
+            }
             self.sent(self.worker.clock.now());
             let begun = Instant::now();
-            let sending = lease.sender.try_send_request(request);
+            let sending = lease.send(request);
             let deadlines = Deadlines { timeouts: &timeouts, asked: asking.begun, begun };
             let result = deadlines.hold(sending, progress).await;
             *waited += begun.elapsed();
@@ -89,7 +101,12 @@ impl Trying {
                 Some(Err(mut refused)) => {
                     let failure = classify(refused.error(), progress);
                     let back = refused.take_message().map(Request::into_body);
-                    let again = lease.reused && (back.is_some() || repeatable);
+                    let unseen = bodiless && http2_target::is_unseen(refused.error());
+                    if http2_target::ends_connection(refused.error()) {
+                        lease.spoil();
+                    }
+                    let unharmed = back.is_some() || repeatable || unseen;
+                    let again = lease.reused && !fresh && unharmed;
                     if !again {
                         return Err(Missed { failure, body: back });
                     }
@@ -104,37 +121,48 @@ impl Trying {
     async fn connect(
         &self,
         timeouts: &Timeouts,
-        asked: Instant,
+        asking: &Asking,
         fresh: bool,
         waited: &mut Duration,
     ) -> Result<Lease, Failure> {
         let upstream = self.upstream();
         let pool = &self.worker.pool;
-        if !fresh && let Some(lease) = pool.kept(&upstream.address) {
+        let (to, tunnel) = (&upstream.endpoint, self.carries_tunnel(asking));
+        if !fresh && let Some(lease) = pool.kept(to, tunnel) {
             return Ok(lease);
         }
         let begun = Instant::now();
-        let until = (begun + timeouts.connect).min(asked + timeouts.request);
-        let opened = timeout_at(until, pool.open(&upstream.address)).await;
+        let until = (begun + timeouts.connect).min(asking.begun + timeouts.request);
+        let opened = timeout_at(until, pool.open(to, tunnel)).await;
         *waited += begun.elapsed();
         let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
-        upstream.cell.observe_connect(rtt, self.worker.clock.now());
+        if let Some(rtt) = rtt {
+            upstream.cell.observe_connect(rtt, self.worker.clock.now());
+        }
         Ok(lease)
+    }
+
+    /// Whether the connection shall become a tunnel: over HTTP/2 there is no such thing as Upgrade.
+    fn carries_tunnel(&self, asking: &Asking) -> bool {
+        asking.tunnel && self.upstream().address.scheme != Scheme::H2c
     }
 
     fn request(&self, asking: &Asking, body: RequestBody) -> Request<RequestBody> {
         let upstream = self.upstream();
         let host = asking.onward.host.clone();
-        let old = asking.parts.version < Version::HTTP_11;
         let hop = Hop {
             client: asking.client.text(),
+            scheme: asking.client.scheme(),
             host: host.or_else(|| HeaderValue::try_from(upstream.address.authority()).ok()),
             received_host: asking.onward.received_host.as_ref(),
             own: &self.worker.own,
-            via: &self.worker.via[usize::from(old)],
+            via: self.worker.via(asking.parts.version),
             request_id: asking.request_id.as_ref(),
         };
         let mut out = headers::for_target(&asking.parts.headers, &hop);
+        if asking.parts.version == Version::HTTP_2 {
+            headers::join_cookies(&mut out);
+        }
         if asking.parts.method == Method::OPTIONS
             && let Some(left) = max_forwards(&asking.parts.headers)
         {
@@ -144,6 +172,9 @@ impl Trying {
             headers::edit(&mut out, edits);
         }
         frame(&mut out, &asking.parts.headers, &body);
+        if self.carries_tunnel(asking) {
+            tunnel::announce(&mut out);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = asking.parts.method.clone();
         *request.uri_mut() = asking.onward.uri.clone();
@@ -272,13 +303,11 @@ fn frame(out: &mut HeaderMap, received: &HeaderMap, body: &RequestBody) {
 
 /// What went wrong between this proxy and a target, or between the client and this proxy.
 fn classify(error: &hyper::Error, progress: &Progress) -> Failure {
-    if error.is_user() {
-        if progress.is_idle() {
-            Failure::SlowRequest
-        } else {
-            Failure::BadRequest("the request body broke off")
-        }
-    } else if error.is_parse() {
+    if progress.is_idle() {
+        Failure::SlowRequest
+    } else if error.is_user() || progress.is_broken() {
+        Failure::BadRequest("the request body broke off")
+    } else if error.is_parse() || http2_target::is_malformed(error) {
         Failure::BadResponse
     } else {
         Failure::ConnectionEnded

@@ -10,7 +10,7 @@ use http::{Method, Uri, Version};
 /// Why a request is refused before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadRequest {
-    /// HTTP/1.1 without Host.
+    /// HTTP/1.1 or later without Host.
     NoHost,
     /// More than one Host.
     ManyHosts,
@@ -77,6 +77,11 @@ pub(crate) fn authority<'r>(
         }
         if let Some(host) = host {
             parse(host)?;
+            // RFC 9113, section 8.3.1; in HTTP/1.1 the absolute form simply wins.
+            let agree = host.eq_ignore_ascii_case(authority.as_str());
+            if version == Version::HTTP_2 && !agree {
+                return Err(BadRequest::BadTarget);
+            }
         }
         return parse(authority.as_str());
     }

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::forward::Underway;
+use super::headers;
 use super::pool::Lease;
 use crate::model::moment::Moment;
 use crate::routing::cell::TargetCell;
@@ -36,7 +37,7 @@ pub(crate) struct ResponseBody {
     lease: Option<Lease>,
     request: Rc<Progress>,
     _open: OpenBody,
-    _underway: Underway,
+    underway: Underway,
 }
 
 /// A request body on its way to a target.
@@ -54,10 +55,11 @@ pub(crate) struct Progress {
     ended: Cell<Option<Moment>>,
     waiting: Cell<bool>,
     idle: Cell<bool>,
+    broken: Cell<bool>,
 }
 
-/// Counts a body at its target for as long as it lives.
-struct OpenBody(Arc<TargetCell>);
+/// Counts a body, or a tunnel, at its target for as long as it lives.
+pub(crate) struct OpenBody(Arc<TargetCell>);
 
 /// A body that must move at least once per idle time.
 struct Timed {
@@ -89,23 +91,23 @@ impl ProxyBody {
 }
 
 impl ResponseBody {
-    /// A body that comes from `cell`'s target over `lease`'s connection.
+    /// A body that comes from a target over `lease`'s connection.
     pub(crate) fn new(
         body: Incoming,
         idle: Duration,
         lease: Lease,
         request: Rc<Progress>,
-        cell: Arc<TargetCell>,
+        open: OpenBody,
         underway: Underway,
     ) -> ResponseBody {
-        cell.body_begin();
         let mut whole = ResponseBody {
             inner: Timed::new(body, idle),
             lease: Some(lease),
             request,
-            _open: OpenBody(cell),
-            _underway: underway,
+            _open: open,
+            underway,
         };
+        whole.underway.complete(false);
         if whole.inner.body.is_end_stream() {
             whole.ended();
         }
@@ -113,9 +115,18 @@ impl ResponseBody {
     }
 
     fn ended(&mut self) {
+        self.underway.complete(true);
         if let Some(lease) = self.lease.take().filter(|_| self.request.is_whole()) {
             lease.give_back();
         }
+    }
+}
+
+impl OpenBody {
+    /// One more at this target.
+    pub(crate) fn begin(cell: &Arc<TargetCell>) -> OpenBody {
+        cell.body_begin();
+        OpenBody(cell.clone())
     }
 }
 
@@ -135,6 +146,7 @@ impl Progress {
             ended: Cell::new(None),
             waiting: Cell::new(false),
             idle: Cell::new(false),
+            broken: Cell::new(false),
         })
     }
 
@@ -161,6 +173,11 @@ impl Progress {
     /// Whether the client kept everybody waiting for too long.
     pub(crate) fn is_idle(&self) -> bool {
         self.idle.get()
+    }
+
+    /// Whether the body ended before it was whole.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 }
 
@@ -189,7 +206,7 @@ impl Timed {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.moved = Instant::now();
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+                Poll::Ready(frame.map(|frame| frame.map(passable).map_err(BodyError::Broken)))
             }
             Poll::Pending => {
                 let deadline = self.moved + self.idle;
@@ -207,6 +224,14 @@ impl Timed {
     }
 }
 
+/// A frame as it may go on: trailers without what only a head may say.
+fn passable(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::for_trailers(trailers);
+    }
+    frame
+}
+
 impl Body for ProxyBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -219,6 +244,11 @@ impl Body for ProxyBody {
             ProxyBody::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             ProxyBody::Streamed(body) => {
                 let frame = ready!(body.inner.poll(cx));
+                if let Some(Ok(data)) =
+                    frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref))
+                {
+                    body.underway.passed_on(data.map_or(0, Bytes::len));
+                }
                 if frame.is_none() || body.inner.body.is_end_stream() {
                     body.ended();
                 }
@@ -261,6 +291,7 @@ impl Body for RequestBody {
         progress.moved.set(Instant::now());
         if let Some(Err(error)) = &frame {
             progress.idle.set(matches!(error, BodyError::Idle));
+            progress.broken.set(true);
         }
         let broken = matches!(frame, Some(Err(_)));
         if !broken && (frame.is_none() || inner.body.is_end_stream()) && !progress.is_whole() {

@@ -14,25 +14,32 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version, request};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::attempt::{Answered, Trying};
 use super::authority::{self, Authority};
-use super::body::{Progress, ProxyBody, RequestBody, ResponseBody};
-use super::headers::{self, REQUEST_ID};
+use super::body::{OpenBody, Progress, ProxyBody, RequestBody, ResponseBody};
+use super::certificates::Identity;
+use super::grpc;
+use super::headers::{self, Framing, REQUEST_ID};
 use super::listener::Bounds;
 use super::pool::Pool;
 use super::reply::{self, Failure};
 use super::routes::{Filters, Routes, RunningRoute};
+use super::tunnel::{self, Tunnel};
+use crate::model::network::Network;
 use crate::model::rule::{Action, RetryOn};
 use crate::routing::cell::Outcome;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, Picked};
 use crate::routing::table::Matched;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
 
@@ -41,14 +48,17 @@ pub(crate) struct Worker {
     pub(crate) node: String,
     /// `tradewind-NODE`: this node in CDN-Loop and Via.
     pub(crate) own: HeaderValue,
-    /// What Via says of a request that came in HTTP/1.1, and in HTTP/1.0.
-    pub(crate) via: [HeaderValue; 2],
+    /// What Via says of a request that came in HTTP/1.1, in HTTP/1.0, and in HTTP/2.
+    pub(crate) via: [HeaderValue; 3],
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<RequestMetrics>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) bounds: Bounds,
+    /// Who must begin each connection with a PROXY header.
+    pub(crate) announcers: Vec<Network>,
     /// Connections close after the response under way.
     pub(crate) draining: Cell<bool>,
 }
@@ -56,6 +66,11 @@ pub(crate) struct Worker {
 /// The other end of a connection, written out once for all its requests.
 pub(crate) struct Client {
     text: HeaderValue,
+    /// What it was shown of us; none in clear text.
+    identity: Option<Identity>,
+    asked: Cell<bool>,
+    /// What the connection turns into once the answer that says so is written.
+    tunnel: RefCell<Option<Tunnel>>,
 }
 
 /// A request's head, and what the rule made of it.
@@ -66,6 +81,8 @@ pub(super) struct Asking {
     /// Made here when the client sent none.
     pub(super) request_id: Option<HeaderValue>,
     pub(super) begun: Instant,
+    /// Whether the connection shall become a tunnel.
+    pub(super) tunnel: bool,
 }
 
 /// What the target shall see.
@@ -87,13 +104,36 @@ enum Decided {
 pub(crate) struct Underway {
     worker: Rc<Worker>,
     begun: Instant,
+    /// What the access log shall say; none without one.
+    entry: Option<Rc<Entry>>,
 }
 
 impl Client {
-    pub(crate) fn new(address: IpAddr) -> Client {
+    pub(crate) fn new(address: IpAddr, identity: Option<Identity>) -> Client {
         let text = HeaderValue::try_from(address.to_canonical().to_string());
         // An address is always visible ASCII.
-        Client { text: text.unwrap_or(HeaderValue::from_static("unknown")) }
+        let text = text.unwrap_or(HeaderValue::from_static("unknown"));
+        Client { text, identity, asked: Cell::new(false), tunnel: RefCell::default() }
+    }
+
+    /// The scheme of what it asks for.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.identity.is_some() { "https" } else { "http" }
+    }
+
+    /// Whether its requests for this host belong on this connection.
+    fn may_ask(&self, host: &str) -> bool {
+        self.identity.as_ref().is_none_or(|identity| host.is_empty() || identity.serves(host))
+    }
+
+    /// Whether there was a request already.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// Whether the connection stops being HTTP, and what it is then.
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.borrow_mut().take()
     }
 
     pub(super) fn text(&self) -> &HeaderValue {
@@ -108,45 +148,62 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Response<ProxyBody> {
-        let underway = Underway::begin(self.clone());
+        let mut underway = Underway::begin(self.clone());
         let begun = underway.begun;
+        client.asked.set(true);
         let (parts, body) = request.into_parts();
-        let method = parts.method.clone();
+        let log = self.access_log.as_ref();
+        let entry = log.map(|log| Entry::begin(log, self.clock, begun, &client, &parts));
+        underway.entry.clone_from(&entry);
+        let (method, version) = (parts.method.clone(), parts.version);
         let accept = parts.headers.get(ACCEPT).cloned();
-        let (route, answered) = match self.decide(&parts) {
+        let grpc = grpc::is_spoken(&parts);
+        let (route, answered) = match self.decide(&client, &parts) {
             Ok(Decided::Answered(route, response)) => (route, Ok(response)),
             Ok(Decided::Onward(route, onward)) => {
                 let request_id = self.request_id(&parts.headers);
-                let asking = Asking { parts, onward, client, request_id, begun };
+                if let Some(entry) = &entry {
+                    entry.goes_on(&route, request_id.as_ref());
+                }
+                let tunnel = tunnel::is_asked(&parts, &body);
+                let asking = Asking { parts, onward, client, request_id, begun, tunnel };
                 let answered = self.forward(&asking, &route, body, underway).await;
                 (Some(route), answered)
             }
             Err(failure) => (None, Err(failure)),
         };
+        let failure = answered.as_ref().err().copied();
         let mut response = answered.unwrap_or_else(|failure| {
             if failure == Failure::Internal {
                 tracing::error!("a request failed inside the proxy");
             }
             reply::failed(failure, &self.node, accept.as_ref())
         });
-        let status = response.status().as_u16();
+        let status = response.status();
+        if let Some(entry) = entry {
+            entry.answered(route.as_ref(), &response);
+        }
         let rule = route.as_ref().map(|route| &route.payload);
         let counters = rule.map_or(&self.metrics.unrouted, |running| &running.counters);
-        counters.request(method.as_str(), status);
+        counters.request(version == Version::HTTP_2, method.as_str(), status.as_u16());
         tracing::debug!(
             rule = route.as_ref().map(|route| route.id.as_str()),
             version = rule.and_then(|running| running.version).map(|version| version.get()),
             method = method.as_str(),
-            status,
+            status = status.as_u16(),
             "answered"
         );
-        if self.draining.get() {
+        let closes = version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS;
+        if closes && self.draining.get() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(failure) = failure.filter(|_| grpc) {
+            grpc::say(&mut response, failure);
         }
         response
     }
 
-    fn decide(&self, parts: &request::Parts) -> Result<Decided, Failure> {
+    fn decide(&self, client: &Client, parts: &request::Parts) -> Result<Decided, Failure> {
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Failure::MethodRefused);
         }
@@ -154,6 +211,9 @@ impl Worker {
         authority::transfer_coding(&parts.headers).map_err(bad)?;
         let authority =
             authority::authority(&parts.uri, &parts.headers, parts.version).map_err(bad)?;
+        if !client.may_ask(&authority.host) {
+            return Err(Failure::Misdirected);
+        }
         let path = authority::path(&parts.uri, &parts.method).map_err(bad)?;
         if headers::loops(&parts.headers, self.own.as_bytes()) {
             return Err(Failure::Loop);
@@ -174,7 +234,9 @@ impl Worker {
         let matched = routes.find(&asked, &header).ok_or(Failure::NoRoute)?;
         let filters = Filters::of(&matched.route.rule);
         let mut response = match &matched.route.rule.action {
-            Action::Redirect(redirect) => reply::redirected(redirect, &parts.uri, &authority),
+            Action::Redirect(redirect) => {
+                reply::redirected(redirect, client.scheme(), &parts.uri, &authority)
+            }
             Action::Respond(respond) => reply::responded(respond),
             Action::Forward(_) => {
                 let onward = onward(&filters, &matched, parts, &authority)?;
@@ -183,6 +245,15 @@ impl Worker {
         };
         filters.respond(response.headers_mut());
         Ok(Decided::Answered(Some(matched.route.clone()), response))
+    }
+
+    /// RFC 9110, section 7.6.3.
+    pub(super) fn via(&self, received: Version) -> &HeaderValue {
+        &self.via[match received {
+            Version::HTTP_11 => 0,
+            Version::HTTP_2 => 2,
+            _ => 1,
+        }]
     }
 
     fn request_id(&self, received: &HeaderMap) -> Option<HeaderValue> {
@@ -215,12 +286,14 @@ impl Worker {
             }
             let Some(sending) = body.take() else { break };
             let Some(index) = self.pick(route, &tried) else { break };
+            underway.tries(index);
             let mut trying = Trying::begin(self.clone(), route.clone(), index);
             match trying.send(asking, sending, &progress, &mut waited).await {
                 Ok(answered) => {
                     let overhead = asking.begun.elapsed().saturating_sub(waited);
                     self.metrics.overhead.observe(overhead);
-                    return answer(answered, trying, route, underway);
+                    underway.took(overhead);
+                    return answer(answered, trying, asking, route, underway);
                 }
                 Err(missed) => {
                     last = missed.failure;
@@ -263,11 +336,15 @@ impl Worker {
 fn answer(
     answered: Answered,
     mut trying: Trying,
+    asking: &Asking,
     route: &RunningRoute,
     underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
     let Answered { response, mut lease, progress } = answered;
     let (mut parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(parts, trying, asking, route, underway);
+    }
     let framing = headers::framing(parts.status, &parts.headers);
     let Some(framing) = framing else {
         trying.fail(Failure::BadResponse);
@@ -286,10 +363,33 @@ fn answer(
     parts.version = Version::HTTP_11;
     headers::for_client(&mut parts.headers, framing);
     Filters::of(&route.rule).respond(&mut parts.headers);
-    let cell = trying.cell().clone();
+    let open = OpenBody::begin(trying.cell());
     let idle = route.rule.timeouts.idle;
-    let body = ResponseBody::new(body, idle, lease, progress, cell, underway);
+    let body = ResponseBody::new(body, idle, lease, progress, open, underway);
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
+}
+
+/// The target speaks another protocol from here on; good only where the client asked for it.
+fn switch(
+    mut parts: response::Parts,
+    mut trying: Trying,
+    asking: &Asking,
+    route: &RunningRoute,
+    underway: Underway,
+) -> Result<Response<ProxyBody>, Failure> {
+    let target = parts.extensions.remove::<OnUpgrade>();
+    let Some(target) = target.filter(|_| asking.tunnel && tunnel::is_agreed(&parts)) else {
+        trying.fail(Failure::BadResponse);
+        return Err(Failure::BadResponse);
+    };
+    trying.finish(Outcome::Success);
+    headers::for_client(&mut parts.headers, Framing::NONE);
+    Filters::of(&route.rule).respond(&mut parts.headers);
+    tunnel::announce(&mut parts.headers);
+    let open = OpenBody::begin(trying.cell());
+    let tunnel = Tunnel::new(target, route.rule.timeouts.idle, open, underway);
+    asking.client.tunnel.replace(Some(tunnel));
+    Ok(Response::from_parts(parts, ProxyBody::empty()))
 }
 
 /// What the target shall see of this request.
@@ -318,7 +418,36 @@ fn onward<T>(
 impl Underway {
     fn begin(worker: Rc<Worker>) -> Underway {
         worker.metrics.in_flight.fetch_add(1, Relaxed);
-        Underway { worker, begun: Instant::now() }
+        Underway { worker, begun: Instant::now(), entry: None }
+    }
+
+    /// A target is tried, the first or the next.
+    fn tries(&self, index: usize) {
+        if let Some(entry) = &self.entry {
+            entry.target.set(Some(index));
+            entry.attempts.set(entry.attempts.get() + 1);
+        }
+    }
+
+    /// The answer's head is there after this time that no target is to blame for.
+    fn took(&self, overhead: Duration) {
+        if let Some(entry) = &self.entry {
+            entry.overhead.set(Some(overhead));
+        }
+    }
+
+    /// Bytes of a body were passed on.
+    pub(super) fn passed_on(&self, bytes: usize) {
+        if let Some(entry) = &self.entry {
+            entry.bytes.set(entry.bytes.get() + bytes as u64);
+        }
+    }
+
+    /// A body has begun, or come to its end.
+    pub(super) fn complete(&self, complete: bool) {
+        if let Some(entry) = &self.entry {
+            entry.complete.set(complete);
+        }
     }
 }
 

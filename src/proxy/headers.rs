@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
@@ -39,6 +40,19 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// Fields that frame, route, authenticate or describe a message: never believed of trailers.
+const HEAD_ONLY: [HeaderName; 9] = [
+    CONTENT_LENGTH,
+    HOST,
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    CONTENT_RANGE,
+    COOKIE,
+    SET_COOKIE,
+    EXPECT,
+];
+
 /// Hops after which a request goes in circles.
 const MOST_HOPS: usize = 16;
 
@@ -54,20 +68,27 @@ pub(crate) fn loops(headers: &HeaderMap, own: &[u8]) -> bool {
     seen || list(VIA).count() >= MOST_HOPS
 }
 
-/// Whether a header name is listed in Connection.
-fn listed(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| {
+/// Whether a field is a list with this token in it.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
         value
             .as_bytes()
             .split(|b| *b == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+            .any(|it| it.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     })
+}
+
+/// Whether a header name is listed in Connection.
+fn listed(headers: &HeaderMap, name: &HeaderName) -> bool {
+    lists(headers, &CONNECTION, name.as_str())
 }
 
 /// What is said about the client and this hop.
 pub(crate) struct Hop<'a> {
     /// The client's address.
     pub(crate) client: &'a HeaderValue,
+    /// The scheme that the client used.
+    pub(crate) scheme: &'static str,
     /// The Host that the target shall see.
     pub(crate) host: Option<HeaderValue>,
     /// The Host that the client sent.
@@ -103,7 +124,7 @@ pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     out.append(VIA, hop.via.clone());
     out.append(CDN_LOOP, hop.own.clone());
     out.insert(X_FORWARDED_FOR, hop.client.clone());
-    out.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    out.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
     if let Some(host) = hop.received_host {
         out.insert(X_FORWARDED_HOST, host.clone());
     }
@@ -111,6 +132,25 @@ pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
         out.insert(REQUEST_ID, id.clone());
     }
     out
+}
+
+/// Puts a cookie that came in pieces together again (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Parts of valid values make a valid value.
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
+/// Takes out of trailers what only a head may say (RFC 9110, section 6.5.1).
+pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
+    for name in HOP_BY_HOP.iter().chain(&HEAD_ONLY) {
+        trailers.remove(name);
+    }
 }
 
 /// How a response says where it ends.
@@ -122,10 +162,15 @@ pub(crate) struct Framing {
     pub(crate) contradicts: bool,
 }
 
-/// How a response is framed; none for one that cannot be passed on: a coding that nobody asked for
-/// (RFC 9112, section 6.1), or another protocol, since Upgrade is not passed on.
+impl Framing {
+    /// Of a head that nothing follows.
+    pub(crate) const NONE: Framing = Framing { has_length: false, contradicts: false };
+}
+
+/// How a response is framed; none for one in a coding that nobody asked for (RFC 9112, section
+/// 6.1), which cannot be passed on.
 pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing> {
-    if status == StatusCode::SWITCHING_PROTOCOLS || transfer_coding(headers).is_err() {
+    if transfer_coding(headers).is_err() {
         return None;
     }
     let coded = headers.contains_key(TRANSFER_ENCODING);
@@ -197,6 +242,7 @@ mod tests {
     fn hop<'a>(value: &'a HeaderValue) -> Hop<'a> {
         Hop {
             client: value,
+            scheme: "http",
             host: Some(HeaderValue::from_static("shop.internal")),
             received_host: Some(value),
             own: value,

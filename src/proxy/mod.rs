@@ -1,22 +1,35 @@
 //! One request, end to end.
 //!
-//! `listener` owns the traffic threads, `forward` the way of one request; the control side hands
-//! in immutable `routes` and never anything else.
+//! `listener` owns the traffic threads, `connection` one client, `forward` the way of one request;
+//! the control side hands in immutable `routes` and never anything else.
 
 pub(crate) mod listener;
 pub(crate) mod routes;
+pub(crate) mod sockets;
 
+mod access;
+mod announced;
 mod attempt;
+pub(crate) mod certificates;
+mod connection;
+pub(crate) mod control_port;
+pub(crate) mod dial;
 mod forward;
 
 mod authority;
 mod body;
 pub(crate) mod distance;
+mod grpc;
 mod headers;
+mod http2;
+mod http2_target;
 pub(crate) mod pool;
 mod reply;
 pub(crate) mod resolve;
-mod stall;
+mod rewound;
+pub(crate) mod stall;
+pub(crate) mod target_tls;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;

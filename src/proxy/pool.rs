@@ -1,124 +1,186 @@
 //! Connections to targets, kept per traffic thread: last in, first out.
 //!
-//! Nothing is shared between threads. Invariants: a connection with unread or unsent bytes never
-//! comes back; at most `MOST_IDLE` wait per target, none longer than `IDLE_AGE`.
+//! Nothing is shared between threads. Invariants: an HTTP/1.1 connection with unread or unsent
+//! bytes never comes back; at most `MOST_IDLE` of them wait per target, none longer than
+//! `IDLE_AGE`. Over HTTP/2 a connection carries as many exchanges as the target allows, and only
+//! one is opened at a time, so that a burst does not open one for each request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::body::RequestBody;
-use super::distance::Delayed;
+use super::dial::{Dialer, Opened};
 use super::reply::Failure;
-use super::resolve::Resolver;
-use crate::model::rule::TargetAddress;
+use crate::model::rule::{Scheme, TargetAddress};
 
 /// One thread's connections to targets.
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<Arc<TargetAddress>, Vec<Idle>>>,
-    resolver: Resolver,
-    distance: Option<Distance>,
+    idle: RefCell<HashMap<Endpoint, Vec<Idle>>>,
+    /// Of targets that may speak HTTP/2.
+    shared: RefCell<HashMap<Endpoint, Shared>>,
+    dialer: Dialer,
 }
 
-/// One-way distance to a target, for demonstrations.
-pub(crate) type Distance = Arc<dyn Fn(&TargetAddress) -> Duration + Send + Sync>;
+/// Where to connect, and who must be there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Arc<TargetAddress>,
+    /// The name that the target's certificate must have, where it is not the address's.
+    pub(crate) server_name: Option<Arc<str>>,
+}
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    sender: http1::SendRequest<RequestBody>,
     since: Instant,
+}
+
+/// What is known of a target that may speak HTTP/2.
+#[derive(Default)]
+struct Shared {
+    connections: Vec<Rc<Multiplexed>>,
+    /// Whoever opens a connection holds it.
+    turn: Arc<Mutex<()>>,
+    /// It was heard to speak HTTP/1.1 instead.
+    http1: bool,
+}
+
+/// A connection for many exchanges.
+struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Cell<usize>,
+    most: Rc<Cell<usize>>,
+    since: Cell<Instant>,
+    spoilt: Cell<bool>,
 }
 
 /// A connection in use; it goes back to its pool only by `give_back`.
 pub(crate) struct Lease {
-    pub(crate) sender: SendRequest<RequestBody>,
+    carrier: Carrier,
     /// Whether it was used before: the target may have closed it by now.
     pub(crate) reused: bool,
     spoilt: bool,
-    target: Arc<TargetAddress>,
+    endpoint: Endpoint,
     pool: Rc<Pool>,
 }
 
+enum Carrier {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(Exchange),
+}
+
+/// One exchange among others.
+struct Exchange(Rc<Multiplexed>);
+
+impl Endpoint {
+    /// The name that the target's certificate must have.
+    pub(super) fn name(&self) -> &str {
+        self.server_name.as_deref().unwrap_or(&self.address.host)
+    }
+}
+
 impl Pool {
-    pub(crate) fn new(resolver: Resolver, distance: Option<Distance>) -> Rc<Pool> {
-        Rc::new(Pool { idle: RefCell::default(), resolver, distance })
+    pub(crate) fn new(dialer: Dialer) -> Rc<Pool> {
+        Rc::new(Pool { idle: RefCell::default(), shared: RefCell::default(), dialer })
     }
 
     /// The connection to the target that was used last, if there is one that may be used again.
-    pub(crate) fn kept(self: &Rc<Self>, target: &Arc<TargetAddress>) -> Option<Lease> {
+    pub(crate) fn kept(self: &Rc<Self>, to: &Endpoint, http1_only: bool) -> Option<Lease> {
+        if to.address.scheme != Scheme::Http
+            && !http1_only
+            && let Some(connection) = self.with_room(to)
+        {
+            return Some(self.lend(Carrier::Http2(Exchange::begin(connection)), true, to));
+        }
         loop {
-            let idle = self.idle.borrow_mut().get_mut(target)?.pop()?;
+            let idle = self.idle.borrow_mut().get_mut(to)?.pop()?;
             if idle.since.elapsed() < IDLE_AGE && idle.sender.is_ready() {
-                return Some(self.lend(idle.sender, true, target));
+                return Some(self.lend(Carrier::Http1(idle.sender), true, to));
             }
         }
     }
 
-    /// A new connection, and the round trip that opening it took (finding the address apart).
+    /// A connection, and the round trip that opening it took; none where another request had
+    /// opened one meanwhile.
     pub(crate) async fn open(
         self: &Rc<Self>,
-        target: &Arc<TargetAddress>,
-    ) -> Result<(Lease, Duration), Failure> {
-        let addresses = self.resolver.resolve(target).await?;
-        let mut last = Failure::NameUnknown;
-        for address in addresses {
-            let begun = Instant::now();
-            match self.open_at(target, address).await {
-                Ok(sender) => {
-                    return Ok((self.lend(sender, false, target), begun.elapsed()));
+        to: &Endpoint,
+        http1_only: bool,
+    ) -> Result<(Lease, Option<Duration>), Failure> {
+        let may_be_shared = to.address.scheme != Scheme::Http && !http1_only;
+        let turn = if may_be_shared { self.turn(to).await } else { None };
+        if turn.is_some()
+            && let Some(connection) = self.with_room(to)
+        {
+            return Ok((self.lend(Carrier::Http2(Exchange::begin(connection)), true, to), None));
+        }
+        let (opened, rtt) = self.dialer.open(to, http1_only).await?;
+        let carrier = match opened {
+            Opened::Http1(sender) => {
+                if may_be_shared {
+                    self.shared.borrow_mut().entry(to.clone()).or_default().http1 = true;
                 }
-                Err(failure) => last = failure,
+                Carrier::Http1(sender)
             }
-        }
-        Err(last)
-    }
-
-    fn lend(
-        self: &Rc<Self>,
-        sender: SendRequest<RequestBody>,
-        reused: bool,
-        target: &Arc<TargetAddress>,
-    ) -> Lease {
-        Lease { sender, reused, spoilt: false, target: target.clone(), pool: self.clone() }
-    }
-
-    async fn open_at(
-        &self,
-        target: &TargetAddress,
-        address: SocketAddr,
-    ) -> Result<SendRequest<RequestBody>, Failure> {
-        let distance = self.distance.as_ref().map(|distance| distance(target));
-        if let Some(delay) = distance.filter(|delay| !delay.is_zero()) {
-            // The hand-shake takes a round trip.
-            tokio::time::sleep(delay * 2).await;
-        }
-        let stream = TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)?;
-        // A lost option costs latency, not correctness.
-        let _ = stream.set_nodelay(true);
-        let (sender, driven) = match distance.filter(|delay| !delay.is_zero()) {
-            Some(delay) => {
-                let io = TokioIo::new(Delayed::new(stream, delay));
-                let (sender, connection) = handshake(io).await?;
-                (sender, tokio::task::spawn_local(drive(connection)))
-            }
-            None => {
-                let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-                (sender, tokio::task::spawn_local(drive(connection)))
+            Opened::Http2(sender, most) => {
+                Carrier::Http2(Exchange::begin(self.share(to, sender, most)))
             }
         };
-        drop(driven);
-        Ok(sender)
+        Ok((self.lend(carrier, false, to), Some(rtt)))
     }
 
-    fn put(&self, target: Arc<TargetAddress>, sender: SendRequest<RequestBody>) {
+    /// Waits until nobody else opens a connection there; at once where each request needs one.
+    async fn turn(&self, to: &Endpoint) -> Option<OwnedMutexGuard<()>> {
+        let speaks_http1 = || self.shared.borrow().get(to).is_some_and(|known| known.http1);
+        if speaks_http1() {
+            return None;
+        }
+        let turn = self.shared.borrow_mut().entry(to.clone()).or_default().turn.clone();
+        let held = turn.lock_owned().await;
+        Some(held).filter(|_| !speaks_http1())
+    }
+
+    fn share(
+        &self,
+        to: &Endpoint,
+        sender: http2::SendRequest<RequestBody>,
+        most: Rc<Cell<usize>>,
+    ) -> Rc<Multiplexed> {
+        let connection = Rc::new(Multiplexed {
+            sender,
+            streams: Cell::new(0),
+            most,
+            since: Cell::new(Instant::now()),
+            spoilt: Cell::new(false),
+        });
+        let mut shared = self.shared.borrow_mut();
+        let known = shared.entry(to.clone()).or_default();
+        known.http1 = false;
+        known.connections.retain(|other| other.is_good());
+        known.connections.push(connection.clone());
+        connection
+    }
+
+    fn with_room(&self, to: &Endpoint) -> Option<Rc<Multiplexed>> {
+        let shared = self.shared.borrow();
+        let has_room = |it: &&Rc<Multiplexed>| it.is_good() && it.streams.get() < it.most.get();
+        shared.get(to)?.connections.iter().rev().find(has_room).cloned()
+    }
+
+    fn lend(self: &Rc<Self>, carrier: Carrier, reused: bool, to: &Endpoint) -> Lease {
+        Lease { carrier, reused, spoilt: false, endpoint: to.clone(), pool: self.clone() }
+    }
+
+    fn put(&self, to: Endpoint, sender: http1::SendRequest<RequestBody>) {
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(target).or_default();
+        let waiting = idle.entry(to).or_default();
         if waiting.len() < MOST_IDLE {
             waiting.push(Idle { sender, since: Instant::now() });
         }
@@ -132,55 +194,82 @@ impl Pool {
                 waiting.retain(|idle| idle.since.elapsed() < IDLE_AGE && !idle.sender.is_closed());
                 !waiting.is_empty()
             });
+            self.shared.borrow_mut().retain(|_, known| {
+                known.connections.retain(|it| {
+                    it.is_good() && (it.streams.get() > 0 || it.since.get().elapsed() < IDLE_AGE)
+                });
+                !known.connections.is_empty() || Arc::strong_count(&known.turn) > 1
+            });
         }
     }
 }
 
+impl Multiplexed {
+    fn is_good(&self) -> bool {
+        !self.spoilt.get() && self.sender.is_ready()
+    }
+}
+
 impl Lease {
+    /// Whether the exchange is carried by HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.carrier, Carrier::Http2(_))
+    }
+
+    /// The answer's head, or the request where nothing of it was sent.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.carrier {
+            Carrier::Http1(sender) => sender.try_send_request(request).await,
+            Carrier::Http2(connection) => {
+                connection.0.sender.clone().try_send_request(request).await
+            }
+        }
+    }
+
     /// What came over it makes it unfit for another exchange.
     pub(crate) fn spoil(&mut self) {
         self.spoilt = true;
+        if let Carrier::Http2(connection) = &self.carrier {
+            connection.0.spoilt.set(true);
+        }
     }
 
     /// The exchange is over: somebody else may use the connection once it is clean.
-    pub(crate) fn give_back(mut self) {
-        if self.spoilt || self.sender.is_closed() {
+    pub(crate) fn give_back(self) {
+        let Carrier::Http1(mut sender) = self.carrier else { return };
+        if self.spoilt || sender.is_closed() {
             return;
         }
-        if self.sender.is_ready() {
-            self.pool.put(self.target, self.sender);
+        if sender.is_ready() {
+            self.pool.put(self.endpoint, sender);
             return;
         }
         // Its last bytes may still be on their way out; a target that takes no more of them would
         // keep it for ever. No request waits for it meanwhile.
         tokio::task::spawn_local(async move {
-            let settled = tokio::time::timeout(SETTLED, self.sender.ready()).await;
+            let settled = tokio::time::timeout(SETTLED, sender.ready()).await;
             if matches!(settled, Ok(Ok(()))) {
-                self.pool.put(self.target, self.sender);
+                self.pool.put(self.endpoint, sender);
             }
         });
     }
 }
 
-type Connection<T> = http1::Connection<T, RequestBody>;
-
-async fn handshake<T>(io: T) -> Result<(SendRequest<RequestBody>, Connection<T>), Failure>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
-    http1::Builder::new()
-        .max_buf_size(RESPONSE_HEAD_BYTES)
-        .handshake(io)
-        .await
-        .map_err(|_| Failure::ConnectRefused)
+impl Exchange {
+    fn begin(connection: Rc<Multiplexed>) -> Exchange {
+        connection.streams.set(connection.streams.get() + 1);
+        Exchange(connection)
+    }
 }
 
-async fn drive<T>(connection: Connection<T>)
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
-    // How a connection ended is told to whoever used it; an idle one may end as it likes.
-    let _ = connection.await;
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.since.set(Instant::now());
+    }
 }
 
 /// Connections that may wait per target and thread.
@@ -191,5 +280,3 @@ const IDLE_AGE: Duration = Duration::from_secs(55);
 const SETTLED: Duration = Duration::from_secs(1);
 /// How often the waiting ones are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
-/// The largest response head.
-const RESPONSE_HEAD_BYTES: usize = 128 << 10;

@@ -21,6 +21,8 @@ pub(crate) const ALLOWED: HeaderValue =
 pub(crate) enum Failure {
     /// What the client sent is not acceptable.
     BadRequest(&'static str),
+    /// The connection is for other hosts.
+    Misdirected,
     /// This method is not served.
     MethodRefused,
     /// No rule takes the request.
@@ -37,6 +39,10 @@ pub(crate) enum Failure {
     ConnectRefused,
     /// No connection in time.
     ConnectTimeout,
+    /// TLS with the target failed.
+    TlsFailed,
+    /// The target could not prove who it is.
+    TlsCertificate,
     /// The connection ended before a response head.
     ConnectionEnded,
     /// The target's response could not be understood.
@@ -54,6 +60,7 @@ impl Failure {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Failure::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Failure::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Failure::NoRoute => StatusCode::NOT_FOUND,
             Failure::Loop => StatusCode::LOOP_DETECTED,
@@ -61,6 +68,8 @@ impl Failure {
             Failure::NameUnknown
             | Failure::AddressRefused
             | Failure::ConnectRefused
+            | Failure::TlsFailed
+            | Failure::TlsCertificate
             | Failure::ConnectionEnded
             | Failure::BadResponse => StatusCode::BAD_GATEWAY,
             Failure::ConnectTimeout | Failure::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -72,9 +81,10 @@ impl Failure {
     /// The error type of RFC 9209, section 2.3.
     pub(crate) fn cause(self) -> &'static str {
         match self {
-            Failure::BadRequest(_) | Failure::MethodRefused | Failure::SlowRequest => {
-                "http_request_error"
-            }
+            Failure::BadRequest(_)
+            | Failure::Misdirected
+            | Failure::MethodRefused
+            | Failure::SlowRequest => "http_request_error",
             Failure::NoRoute => "destination_not_found",
             Failure::Loop => "proxy_loop_detected",
             Failure::NoTarget => "destination_unavailable",
@@ -82,6 +92,8 @@ impl Failure {
             Failure::AddressRefused => "destination_ip_prohibited",
             Failure::ConnectRefused => "connection_refused",
             Failure::ConnectTimeout => "connection_timeout",
+            Failure::TlsFailed => "tls_protocol_error",
+            Failure::TlsCertificate => "tls_certificate_error",
             Failure::ConnectionEnded => "connection_terminated",
             Failure::BadResponse => "http_protocol_error",
             Failure::ResponseTimeout => "http_response_timeout",
@@ -89,9 +101,11 @@ impl Failure {
         }
     }
 
-    fn detail(self) -> &'static str {
+    /// In words.
+    pub(super) fn detail(self) -> &'static str {
         match self {
             Failure::BadRequest(why) => why,
+            Failure::Misdirected => "this connection is for other hosts",
             Failure::MethodRefused => "this method is not served here",
             Failure::NoRoute => "no rule takes this request",
             Failure::Loop => "the request has passed this proxy before",
@@ -100,6 +114,8 @@ impl Failure {
             Failure::AddressRefused => "the target's address is not allowed",
             Failure::ConnectRefused => "the target could not be connected to",
             Failure::ConnectTimeout => "the target did not accept a connection in time",
+            Failure::TlsFailed => "the target could not be spoken TLS with",
+            Failure::TlsCertificate => "the target's certificate is not valid for it",
             Failure::ConnectionEnded => "the target ended the connection",
             Failure::BadResponse => "the target's response is not valid",
             Failure::ResponseTimeout => "the target did not answer in time",
@@ -145,15 +161,16 @@ fn wants_json(accept: Option<&HeaderValue>) -> bool {
     accept.and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("json"))
 }
 
-/// The answer of a rule that sends the client elsewhere.
+/// The answer of a rule that sends the client elsewhere; `asked` is the scheme it came with.
 pub(crate) fn redirected(
     rule: &Redirect,
+    asked: &str,
     uri: &Uri,
     authority: &Authority<'_>,
 ) -> Response<ProxyBody> {
-    let scheme = rule.scheme.as_deref().unwrap_or("http");
+    let scheme = rule.scheme.as_deref().unwrap_or(asked);
     // The port belongs to the scheme that was asked.
-    let same = if scheme == "http" { authority.whole } else { &authority.host };
+    let same = if scheme == asked { authority.whole } else { &authority.host };
     let host = rule.host.as_deref().unwrap_or(same);
     let received = uri.path_and_query().map_or("/", |both| both.as_str());
     let path = rule.path.as_deref().unwrap_or(received);

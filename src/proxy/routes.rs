@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use super::headers;
+use super::pool::Endpoint;
 use crate::model::ids::{RuleId, Version};
 use crate::model::latency::LatencyInfoRow;
 use crate::model::moment::{Moment, WallTime};
@@ -40,6 +41,8 @@ pub(crate) struct Running {
 /// One target of one rule.
 pub(crate) struct Upstream {
     pub(crate) address: Arc<TargetAddress>,
+    /// The same with what else a connection to it depends on.
+    pub(crate) endpoint: Endpoint,
     pub(crate) weight: u32,
     pub(crate) region: String,
     pub(crate) cell: Arc<TargetCell>,
@@ -184,7 +187,8 @@ impl RoutesState {
             (address, cell)
         });
         let region = target.region.clone();
-        Upstream { address, weight: target.weight, region, cell, counters }
+        let endpoint = Endpoint { address: address.clone(), server_name: None };
+        Upstream { address, endpoint, weight: target.weight, region, cell, counters }
     }
 
     /// What this node knows about its targets, for peers and people.

@@ -8,14 +8,19 @@ use std::time::{Duration, Instant};
 
 use crate::model::ids::{RuleId, Version};
 use crate::model::moment::WallTime;
+use crate::model::network::Network;
 use crate::model::rule::{
     Action, Alternative, Balance, Health, Limits, NodeSelector, Retry, Rule, Scheme, Target,
     TargetAddress, Timeouts,
 };
-use crate::proxy::listener::{Bounds, ProxyConfig, ProxyHandle};
-use crate::proxy::pool::Distance;
+use crate::proxy::certificates::Certificates;
+use crate::proxy::dial::Distance;
+use crate::proxy::listener::{Bounds, ProxyConfig, ProxyHandle, Tls};
 use crate::proxy::resolve::AddressPolicy;
 use crate::proxy::routes::{RouteChange, RoutesState};
+use crate::proxy::sockets::{Inherited, Sockets};
+use crate::proxy::target_tls::TargetTls;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
 
@@ -30,34 +35,65 @@ pub(super) struct Bed {
     pub(super) clock: Clock,
 }
 
+/// What a bed may have besides its rule.
+pub(super) struct Setup {
+    pub(super) bounds: Bounds,
+    pub(super) distance: Option<Distance>,
+    pub(super) access_log: Option<Arc<AccessLog>>,
+    /// Makes it a bed behind TLS.
+    pub(super) certificates: Option<Arc<Certificates>>,
+    pub(super) target_tls: Arc<TargetTls>,
+    pub(super) announcers: Vec<Network>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            bounds: Bounds::default(),
+            distance: None,
+            access_log: None,
+            certificates: None,
+            target_tls: Arc::new(TargetTls::new(&[], None).unwrap()),
+            announcers: Vec::new(),
+        }
+    }
+}
+
 impl Bed {
     pub(super) fn start(rule: Rule) -> Bed {
-        Bed::within(rule, Bounds::default())
+        Bed::set_up(rule, Setup::default())
     }
 
     pub(super) fn within(rule: Rule, bounds: Bounds) -> Bed {
-        Bed::with(rule, bounds, None)
+        Bed::set_up(rule, Setup { bounds, ..Setup::default() })
     }
 
     /// Every target is this far away, one way.
     pub(super) fn far(rule: Rule, distance: Duration) -> Bed {
-        Bed::with(rule, Bounds::default(), Some(Arc::new(move |_: &TargetAddress| distance)))
+        let distance: Distance = Arc::new(move |_: &TargetAddress| distance);
+        Bed::set_up(rule, Setup { distance: Some(distance), ..Setup::default() })
     }
 
-    fn with(rule: Rule, bounds: Bounds, distance: Option<Distance>) -> Bed {
+    pub(super) fn set_up(rule: Rule, setup: Setup) -> Bed {
         let metrics = Arc::new(RequestMetrics::default());
         let state = RoutesState::new(metrics.clone());
         let clock = Clock::new();
+        let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
+        let sockets = Sockets::open(&listen, 1, &mut Inherited::default()).unwrap();
+        let addresses = sockets.addresses.clone();
         let proxy = ProxyHandle::start(ProxyConfig {
             node: "edge".to_string(),
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            threads: 1,
+            sockets,
+            target_tls: setup.target_tls,
+            announcers: setup.announcers,
+            tls: setup.certificates.map(|certificates| Tls { addresses, certificates }),
             policy: Arc::new(AddressPolicy { loopback: true, own: Vec::new() }),
-            distance,
+            distance: setup.distance,
             routes: state.published(),
             metrics: metrics.clone(),
+            access_log: setup.access_log,
             clock,
-            bounds,
+            bounds: setup.bounds,
         })
         .unwrap();
         let mut bed = Bed { proxy, state, metrics, clock };
@@ -105,8 +141,13 @@ impl Bed {
 
 /// Everything goes to these targets.
 pub(super) fn forward(origins: &[SocketAddr]) -> Rule {
+    forward_by(Scheme::Http, origins)
+}
+
+/// The same over another protocol.
+pub(super) fn forward_by(scheme: Scheme, origins: &[SocketAddr]) -> Rule {
     let target = |at: &SocketAddr| Target {
-        address: TargetAddress { scheme: Scheme::Http, host: at.ip().to_string(), port: at.port() },
+        address: TargetAddress { scheme, host: at.ip().to_string(), port: at.port() },
         weight: 1,
         region: String::new(),
         latency_hint: None,
@@ -167,7 +208,7 @@ fn serve(mut stream: TcpStream, number: usize, said: &Sender<(usize, String)>, a
 }
 
 /// Reads byte by byte up to and with `end`; None when the stream ends before.
-pub(super) fn read_until(stream: &mut TcpStream, end: &str) -> Option<String> {
+pub(super) fn read_until(stream: &mut impl Read, end: &str) -> Option<String> {
     let mut read = Vec::new();
     let mut byte = [0u8; 1];
     while !read.ends_with(end.as_bytes()) {
@@ -180,7 +221,7 @@ pub(super) fn read_until(stream: &mut TcpStream, end: &str) -> Option<String> {
 }
 
 /// What comes until the end; a reset after the answer is an end too.
-pub(super) fn read_all(stream: &mut TcpStream) -> String {
+pub(super) fn read_all(stream: &mut impl Read) -> String {
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
     String::from_utf8_lossy(&all).into_owned()
@@ -205,6 +246,17 @@ pub(super) fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
 
 pub(super) fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(future)
+}
+
+/// Runs a client that awaits, on two threads so that a claim may be polled beside it.
+pub(super) fn with_runtime<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().unwrap().block_on(future)
 }
 
 /// Polls a claim until it holds.

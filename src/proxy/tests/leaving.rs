@@ -5,12 +5,9 @@ use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use super::bed::{Bed, Origin, PATIENCE, eventually, field, forward, ok, read_all, silent, status};
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build().unwrap().block_on(future)
-}
+use super::bed::{
+    Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, silent, status,
+};
 
 #[test]
 fn a_drain_lets_what_runs_end_and_says_that_it_closes() {

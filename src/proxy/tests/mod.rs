@@ -5,10 +5,18 @@
 
 mod bed;
 
+mod announced;
 mod bounds;
 mod changing;
 mod counting;
 mod framing;
 mod hostile;
+mod http2;
+mod http2_limits;
 mod leaving;
+mod logging;
+mod secure;
+mod targets;
+mod targets_tls;
 mod timing;
+mod tunnels;

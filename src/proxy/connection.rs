@@ -1,0 +1,257 @@
+//! One client's connection, from its first byte to its last.
+//!
+//! HTTP is hyper's; what is here is how a connection begins, leaves when its node drains, becomes
+//! a tunnel or HTTP/2, and outlives the panic of one of its requests.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::announced;
+use super::body::ProxyBody;
+use super::certificates::{Certificates, Identity};
+use super::forward::{Client, Worker};
+use super::http2;
+use super::listener::{LAST_CALL, Phase};
+use super::reply::{self, Failure};
+use super::rewound::Rewound;
+use super::stall::Watched;
+use crate::telemetry::request_metrics::RequestMetrics;
+
+/// Serves a client until one of the two has had enough.
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+    worker: Rc<Worker>,
+    phase: watch::Receiver<Phase>,
+) {
+    // A lost option costs latency, not correctness.
+    let _ = stream.set_nodelay(true);
+    let _counted = Counted::begin(&worker.metrics);
+    let mut address = peer.ip();
+    if worker.announcers.iter().any(|network| network.contains(address)) {
+        let said = Box::pin(announced::read(&mut stream));
+        match tokio::time::timeout(worker.bounds.handshake, said).await {
+            Ok(Ok(said)) => address = said.unwrap_or(address),
+            _ => return,
+        }
+    }
+    let stream = Watched::new(stream, worker.bounds.stalled);
+    match certificates {
+        // What TLS and HTTP/2 need stands apart, so that plain connections are small.
+        Some(certificates) => {
+            Box::pin(secure(stream, address, &certificates, worker, phase)).await;
+        }
+        None => {
+            let client = Rc::new(Client::new(address, None));
+            converse(stream, Asks { worker, client }, phase).await;
+        }
+    }
+}
+
+/// The same behind TLS; a client that does not come to terms in time is let go.
+async fn secure(
+    stream: Watched<TcpStream>,
+    address: IpAddr,
+    certificates: &Certificates,
+    worker: Rc<Worker>,
+    phase: watch::Receiver<Phase>,
+) {
+    let agreed = tokio::time::timeout(worker.bounds.handshake, agree(stream, certificates)).await;
+    let Ok(Ok((stream, identity))) = agreed else { return };
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let client = Rc::new(Client::new(address, Some(identity)));
+    let asking = Asks { worker, client };
+    if speaks_http2 {
+        let leaving = pin!(leaving(phase));
+        http2::serve(Rewound::new(Bytes::new(), stream), asking, leaving).await;
+    } else {
+        converse(stream, asking, phase).await;
+    }
+}
+
+async fn agree(
+    stream: Watched<TcpStream>,
+    certificates: &Certificates,
+) -> std::io::Result<(TlsStream<Watched<TcpStream>>, Identity)> {
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let identity = certificates.choose(begun.client_hello().server_name());
+    let stream = begun.into_stream(identity.config()).await?;
+    Ok((stream, identity))
+}
+
+async fn converse<T>(stream: T, asking: Asks, phase: watch::Receiver<Phase>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut leaving = pin!(leaving(phase));
+    if let Some(stream) = http1(stream, &asking, leaving.as_mut()).await {
+        Box::pin(http2::serve(stream, asking, leaving)).await;
+    }
+}
+
+/// Serves HTTP/1.1 and what it may turn into; the connection comes back where it began with the
+/// preface of HTTP/2 (RFC 9113, section 3.4), so that nobody else pays for looking.
+async fn http1<T>(
+    stream: T,
+    asking: &Asks,
+    mut leaving: Pin<&mut impl Future<Output = bool>>,
+) -> Option<Rewound<T>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let Asks { worker, client } = asking;
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(worker.bounds.head);
+    builder.max_buf_size(REQUEST_HEAD_BYTES as usize).half_close(false);
+    let requests = service_fn(|request| asking.answer(request));
+    let mut serving = builder.serve_connection(TokioIo::new(stream), requests);
+    let mut left = false;
+    let ended = loop {
+        tokio::select! {
+            ended = poll_fn(|cx| serving.poll_without_shutdown(cx)) => break ended,
+            told = leaving.as_mut(), if !left => {
+                if !told {
+                    return None;
+                }
+                left = true;
+                Pin::new(&mut serving).graceful_shutdown();
+            }
+        }
+    };
+    // Taken in any case: what waits there holds its client.
+    let tunnel = client.take_tunnel();
+    // How a client's connection ends is the client's business; one that broke is never asked for
+    // more, lest it finish a body that is not whole.
+    if let Err(error) = ended {
+        let speaks_http2 = error.is_parse_version_h2() && !client.has_asked() && !left;
+        let parts = speaks_http2.then(|| serving.into_parts())?;
+        return Some(Rewound::new(parts.read_buf, parts.io.into_inner()));
+    }
+    if let Some(tunnel) = tunnel {
+        let parts = serving.into_parts();
+        tunnel.carry(parts.io.into_inner(), &parts.read_buf).await;
+    } else {
+        let _ = serving.await;
+    }
+    None
+}
+
+/// Waits until this connection shall come to its end; false when there is nothing to wait for.
+async fn leaving(mut phase: watch::Receiver<Phase>) -> bool {
+    let told = phase.wait_for(|phase| *phase != Phase::Serving).await.is_ok();
+    if told {
+        // A request may be on its way already; its answer will say that the connection closes.
+        tokio::time::sleep(LAST_CALL).await;
+    }
+    told
+}
+
+/// Who asks on a connection, and who answers.
+pub(super) struct Asks {
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Rc<Client>,
+}
+
+impl Asks {
+    /// An answer, whatever happens.
+    pub(super) fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Answering<impl Future<Output = Response<ProxyBody>> + use<>> {
+        let serving = self.worker.clone().serve(self.client.clone(), request);
+        Answering { serving: Guarded(Box::pin(serving)), worker: self.worker.clone() }
+    }
+}
+
+/// One answer under way; always one comes.
+pub(super) struct Answering<F> {
+    serving: Guarded<F>,
+    worker: Rc<Worker>,
+}
+
+impl<F: Future<Output = Response<ProxyBody>>> Future for Answering<F> {
+    type Output = Result<Response<ProxyBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let served = ready!(Pin::new(&mut self.serving).poll(cx));
+        Poll::Ready(Ok(served.unwrap_or_else(|()| {
+            tracing::error!("a request made the proxy panic");
+            reply::failed(Failure::Internal, &self.worker.node, None)
+        })))
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Counted(Arc<RequestMetrics>);
+
+impl Counted {
+    fn begin(metrics: &Arc<RequestMetrics>) -> Counted {
+        metrics.connections.fetch_add(1, Relaxed);
+        Counted(metrics.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A future whose panic is an error: one request's defect stays that request's.
+struct Guarded<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, ()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let inner = &mut self.0;
+        match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(_) => Poll::Ready(Err(())),
+        }
+    }
+}
+
+/// The largest request head.
+pub(super) const REQUEST_HEAD_BYTES: u32 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_one_request_is_an_error_and_nothing_more() {
+        async fn defect(when: u32) -> u32 {
+            for _ in 0..when {
+                tokio::task::yield_now().await;
+            }
+            assert!(when != 2, "a defect");
+            when
+        }
+        assert_eq!(Guarded(Box::pin(defect(1))).await, Ok(1));
+        assert_eq!(Guarded(Box::pin(defect(2))).await, Err(()));
+        assert_eq!(Guarded(Box::pin(defect(3))).await, Ok(3));
+    }
+}

@@ -1,0 +1,183 @@
+//! Opening a connection to a target: address, distance, TLS, and the protocol spoken over it.
+//!
+//! Keeps nothing: that is `pool`'s. A target named `http` is connected to without a box or an
+//! indirection on the way of its bytes; all others share one type of connection.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Executor, Read, Write};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::body::RequestBody;
+use super::distance::Delayed;
+use super::pool::Endpoint;
+use super::reply::Failure;
+use super::resolve::Resolver;
+use super::target_tls::TargetTls;
+use crate::model::rule::{Scheme, TargetAddress};
+
+/// One-way distance to a target, for demonstrations.
+pub(crate) type Distance = Arc<dyn Fn(&TargetAddress) -> Duration + Send + Sync>;
+
+/// Opens connections.
+pub(crate) struct Dialer {
+    pub(crate) resolver: Resolver,
+    pub(crate) distance: Option<Distance>,
+    pub(crate) tls: Arc<TargetTls>,
+}
+
+/// A connection just opened, and what it can carry.
+pub(super) enum Opened {
+    /// One exchange at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// As many as the target allows, which it may say at any time.
+    Http2(http2::SendRequest<RequestBody>, Rc<Cell<usize>>),
+}
+
+impl Dialer {
+    /// A new connection, and the round trip that opening it took (finding the address and
+    /// coming to terms apart).
+    pub(super) async fn open(
+        &self,
+        endpoint: &Endpoint,
+        http1_only: bool,
+    ) -> Result<(Opened, Duration), Failure> {
+        let addresses = self.resolver.resolve(&endpoint.address).await?;
+        let mut last = Failure::NameUnknown;
+        for address in addresses {
+            match self.open_at(endpoint, address, http1_only).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_at(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        http1_only: bool,
+    ) -> Result<(Opened, Duration), Failure> {
+        let begun = Instant::now();
+        let distance = self.distance.as_ref().map(|distance| distance(&endpoint.address));
+        let distance = distance.filter(|delay| !delay.is_zero());
+        if let Some(delay) = distance {
+            // The hand-shake takes a round trip.
+            tokio::time::sleep(delay * 2).await;
+        }
+        let stream = TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)?;
+        let rtt = begun.elapsed();
+        // A lost option costs latency, not correctness.
+        let _ = stream.set_nodelay(true);
+        let stream: Box<dyn Stream> = match (endpoint.address.scheme, distance) {
+            (Scheme::Http, None) => return Ok((speak_http1(stream).await?, rtt)),
+            (_, None) => Box::new(stream),
+            (_, Some(delay)) => Box::new(Delayed::new(stream, delay)),
+        };
+        let opened = match endpoint.address.scheme {
+            Scheme::Http => speak_http1(stream).await?,
+            Scheme::H2c => speak_http2(stream).await?,
+            Scheme::Https => {
+                // The state of TLS is large, and plain targets shall not pay for it.
+                let agreed = self.tls.connect(stream, endpoint.name(), http1_only);
+                let (stream, http2) = Box::pin(agreed).await?;
+                let stream: Box<dyn Stream> = Box::new(stream);
+                if http2 { speak_http2(stream).await? } else { speak_http1(stream).await? }
+            }
+        };
+        Ok((opened, rtt))
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+async fn speak_http1<T>(stream: T) -> Result<Opened, Failure>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(RESPONSE_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| Failure::ConnectRefused)?;
+    tokio::task::spawn_local(async move {
+        // How a connection ended is told to whoever used it; an idle one may end as it likes.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(Opened::Http1(sender))
+}
+
+async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
+    let (sender, connection) = http2::Builder::new(OnThisThread)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_max_send_streams(UNTOLD)
+        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+        .max_header_list_size(RESPONSE_HEAD_BYTES as u32)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| Failure::ConnectRefused)?;
+    let most = Rc::new(Cell::new(STREAMS as usize));
+    tokio::task::spawn_local(drive(connection, most.clone()));
+    Ok(Opened::Http2(sender, most))
+}
+
+/// Drives a connection, and keeps in mind how many streams the target allows.
+async fn drive<T>(
+    connection: http2::Connection<T, RequestBody, OnThisThread>,
+    most: Rc<Cell<usize>>,
+) where
+    T: Read + Write + Unpin + 'static,
+{
+    let mut connection = pin!(connection);
+    let ended = poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx);
+        let told = connection.current_max_send_streams();
+        if told != UNTOLD {
+            most.set(told.min(STREAMS as usize));
+        }
+        polled
+    });
+    // How it ended is told to whoever used it.
+    let _ = ended.await;
+}
+
+/// Runs hyper's tasks where everything else of a connection runs.
+#[derive(Clone)]
+struct OnThisThread;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// The largest response head.
+const RESPONSE_HEAD_BYTES: usize = 128 << 10;
+/// Requests at once over one connection, where the target allows as many.
+const STREAMS: u32 = 100;
+/// Requests at once before the target has said how many it allows; more wait for its word, which
+/// comes with its first bytes.
+const UNTOLD: usize = 1;
+/// What a target may send ahead of a client, per request; for all together it is the sum, so that
+/// clients that take nothing in do not hold up the others.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What of a request's body may wait in memory.
+const SEND_BUFFER: usize = 64 << 10;
+/// How often a silent target is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));

@@ -1,0 +1,55 @@
+//! What HTTP/2 to a target asks for: a request in its form, and its errors understood.
+
+use std::error::Error;
+
+use h2::Reason;
+use http::header::{HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{Request, Uri, Version};
+
+use super::headers;
+
+/// Puts a request that was made for HTTP/1.1 into the form of HTTP/2 (RFC 9113, section 8.3.1):
+/// Host becomes the authority, and framing is not said. Trailers are wanted where the client wants
+/// them, the one thing that TE may still say.
+pub(super) fn rewrite<B>(request: &mut Request<B>, received: &HeaderMap, scheme: Scheme) {
+    let host = request.headers_mut().remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(scheme);
+    parts.authority = authority;
+    // Host was parsed before, as the authority of a rule or of the client's request.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *request.version_mut() = Version::HTTP_2;
+    let out = request.headers_mut();
+    out.remove(TRANSFER_ENCODING);
+    if headers::lists(received, &TE, "trailers") {
+        out.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Whether the target says that it has not looked at the request (RFC 9113, section 8.7).
+pub(super) fn is_unseen(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|error| {
+        let refused = error.reason() == Some(Reason::REFUSED_STREAM);
+        let left = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+        error.is_remote() && (refused || left)
+    })
+}
+
+/// Whether the connection can carry nothing more, or shall not: all but the reset of one stream.
+pub(super) fn ends_connection(error: &hyper::Error) -> bool {
+    cause(error).is_none_or(|error| !error.is_reset())
+}
+
+/// Whether what the target said is no HTTP/2.
+pub(super) fn is_malformed(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|error| {
+        let odd = [Reason::PROTOCOL_ERROR, Reason::FRAME_SIZE_ERROR, Reason::COMPRESSION_ERROR];
+        !error.is_remote() && error.reason().is_some_and(|reason| odd.contains(&reason))
+    })
+}
+
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
+}

@@ -1,0 +1,190 @@
+//! What a client may hold over HTTP/2 (THREATS T6, T11, T12), and how it is asked to leave.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use h2::Reason;
+use h2::client::Builder;
+
+use super::bed::{Bed, Origin, PATIENCE, eventually, forward, ok, silent, with_runtime as run};
+use super::http2::{ask, connect, get, whole};
+use crate::proxy::listener::Bounds;
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_client_that_mostly_gives_up_is_shown_the_door() {
+    let origin = Origin::start(silent);
+    let bed = Bed::start(forward(&[origin.address]));
+    let sent: u32 = run(async {
+        let sender = connect(&bed, &Builder::new()).await;
+        for sent in 0..1_000 {
+            let Ok(mut ready) = sender.clone().ready().await else { return sent };
+            let Ok((answer, mut body)) = ready.send_request(get("http://a/"), true) else {
+                return sent;
+            };
+            let in_flight = || bed.metrics.in_flight.load(Relaxed);
+            let gone = || bed.metrics.connections.load(Relaxed) == 0;
+            eventually("it is under way", || in_flight() == 1 || gone());
+            body.send_reset(Reason::CANCEL);
+            assert!(answer.await.is_err());
+            eventually("it is given up", || in_flight() == 0);
+        }
+        panic!("CVE-2023-44487: nobody minds")
+    });
+    assert!(sent > 100, "giving up now and then is nobody's fault: {sent}");
+    eventually("nothing is left of them", || {
+        bed.metrics.in_flight.load(Relaxed) == 0 && bed.metrics.connections.load(Relaxed) == 0
+    });
+}
+
+#[test]
+fn a_stream_that_takes_nothing_in_is_reset_and_its_neighbours_are_not() {
+    fn large(head: &str, stream: &mut TcpStream) -> bool {
+        if head.starts_with("GET /small") {
+            return ok(head, stream);
+        }
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 4 << 20);
+        stream.write_all(answer.as_bytes()).is_ok() && stream.write_all(&[b'x'; 4 << 20]).is_ok()
+    }
+    let origin = Origin::start(large);
+    let bounds = Bounds { stalled: SHORT, ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    run(async {
+        let sender = connect(&bed, Builder::new().initial_window_size(1_000)).await;
+        let answer = ask(&sender, get("http://a/large")).await.unwrap();
+        let mut body = answer.into_body();
+        let mut taken = 0;
+        let cut = loop {
+            match tokio::time::timeout(PATIENCE, body.data()).await.expect("an end in time") {
+                Some(Ok(data)) => taken += data.len(),
+                Some(Err(error)) => break error,
+                None => panic!("a whole body of {taken} bytes"),
+            }
+        };
+        assert!(cut.is_reset() && taken <= 1_000, "T11: {cut}, {taken} bytes");
+        let answer = ask(&sender, get("http://a/small")).await.unwrap();
+        assert_eq!(whole(answer.into_body()).await.unwrap().0, "ok");
+    });
+    eventually("nothing is left of it", || bed.metrics.in_flight.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_stream_that_waits_for_its_target_is_not_stalled() {
+    fn dripping(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab");
+        // The subject itself: longer than a client may hold an answer up.
+        std::thread::sleep(SHORT * 3);
+        stream.write_all(b"cd").is_ok()
+    }
+    let origin = Origin::start(dripping);
+    let bounds = Bounds { stalled: SHORT, head: SHORT, ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    run(async {
+        let sender = connect(&bed, &Builder::new()).await;
+        let answer = ask(&sender, get("http://a/")).await.unwrap();
+        assert_eq!(whole(answer.into_body()).await.unwrap().0, "abcd");
+    });
+}
+
+#[test]
+fn a_connection_without_streams_ends() {
+    let origin = Origin::start(ok);
+    let bounds = Bounds { head: SHORT, ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    run(async {
+        let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200);
+        let ended = tokio::time::timeout(PATIENCE, connection).await.expect("an end in time");
+        ended.unwrap().unwrap();
+    });
+    let mut rude = bed.client();
+    rude.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    rude.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    eventually("who says nothing is let go", || bed.metrics.connections.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    run(async {
+        let sender = connect(&bed, &Builder::new()).await;
+        let mut request = get("http://a/");
+        request.headers_mut().insert("x", "y".repeat(100 << 10).parse().unwrap());
+        match ask(&sender, request).await {
+            Ok(answer) => assert_eq!(answer.status(), 431),
+            // The connection may be gone before the client has written all of the head.
+            Err(error) => {
+                let refused = error.is_reset() || error.is_go_away() || error.is_io();
+                assert!(refused, "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn more_streams_than_at_once_wait_their_turn() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    run(async {
+        let many = connect(&bed, &Builder::new()).await;
+        // One answer first: from here on the client knows the proxy's limit on streams, and one
+        // that is over it waits instead of being refused (RFC 9113 5.1.2).
+        assert_eq!(ask(&many, get("http://a/")).await.unwrap().status(), 200);
+        let mut asked = Vec::new();
+        for _ in 0..200 {
+            let mut ready = many.clone().ready().await.unwrap();
+            asked.push(ready.send_request(get("http://a/"), true).unwrap().0);
+        }
+        for answer in asked {
+            assert_eq!(answer.await.unwrap().status(), 200, "more than at once, but all");
+        }
+    });
+}
+
+#[test]
+fn a_drain_says_so_and_lets_streams_end() {
+    fn slow(_: &str, stream: &mut TcpStream) -> bool {
+        // The subject itself: longer than the drain takes to be told.
+        std::thread::sleep(SHORT * 2);
+        ok("", stream)
+    }
+    let origin = Origin::start(slow);
+    let bed = Bed::start(forward(&[origin.address]));
+    run(async {
+        let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut ready = sender.clone().ready().await.unwrap();
+        let (answer, _) = ready.send_request(get("http://a/"), true).unwrap();
+        tokio::task::spawn_blocking(move || origin.next()).await.unwrap();
+        let draining = tokio::spawn(bed.proxy.drain(PATIENCE));
+        let answer = answer.await.unwrap();
+        assert!(answer.headers().get("connection").is_none(), "RFC 9113 8.2.2");
+        assert_eq!(whole(answer.into_body()).await.unwrap().0, "ok");
+        connection.await.unwrap().expect("a GOAWAY without an error");
+        draining.await.unwrap();
+        assert!(ask(&sender, get("http://a/")).await.is_err());
+    });
+}
+
+#[test]
+fn a_client_that_hangs_up_counts_as_aborted() {
+    let origin = Origin::start(silent);
+    let bed = Bed::start(forward(&[origin.address]));
+    run(async {
+        let sender = connect(&bed, &Builder::new()).await;
+        let mut ready = sender.ready().await.unwrap();
+        let (answer, mut body) = ready.send_request(get("http://a/"), true).unwrap();
+        eventually("it is under way", || bed.metrics.in_flight.load(Relaxed) == 1);
+        body.send_reset(Reason::CANCEL);
+        assert!(answer.await.is_err());
+    });
+    eventually("it is over", || bed.metrics.in_flight.load(Relaxed) == 0);
+    eventually("and counted", || bed.shown().contains("outcome=\"aborted\"} 1"));
+}

@@ -1,0 +1,157 @@
+//! WebSockets: passed on where both sides ask for it properly, and nothing else ever is.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::bed::{
+    Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, read_until, status,
+};
+
+const ASK: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\n\
+                   upgrade: WebSocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n";
+
+/// Agrees, then sends back every byte in capitals, and says when there are no more.
+fn shouting(_: &str, stream: &mut TcpStream) -> bool {
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                  sec-websocket-accept: a\r\n\r\n";
+    let _ = stream.write_all(agreed.as_bytes());
+    let mut bytes = [0u8; 1024];
+    while let Ok(read @ 1..) = stream.read(&mut bytes) {
+        bytes[..read].make_ascii_uppercase();
+        if stream.write_all(&bytes[..read]).is_err() {
+            return false;
+        }
+    }
+    let _ = stream.write_all(b"bye");
+    false
+}
+
+#[test]
+fn a_websocket_carries_bytes_both_ways_until_each_side_is_done() {
+    let origin = Origin::start(shouting);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut client = bed.client();
+    client.write_all(format!("{ASK}early").as_bytes()).unwrap();
+    let head = read_until(&mut client, "\r\n\r\n").unwrap();
+    assert_eq!(status(&head), 101, "{head}");
+    assert_eq!(field(&head, "upgrade"), Some("websocket"), "RFC 9110 15.2.2: {head}");
+    assert_eq!(field(&head, "connection"), Some("upgrade"), "{head}");
+    assert_eq!(field(&head, "sec-websocket-accept"), Some("a"), "{head}");
+    let (_, seen) = origin.next();
+    assert_eq!(field(&seen, "upgrade"), Some("websocket"), "{seen}");
+    assert_eq!(field(&seen, "connection"), Some("upgrade"), "{seen}");
+    assert_eq!(field(&seen, "sec-websocket-key"), Some("k"), "{seen}");
+    assert!(read_until(&mut client, "EARLY").is_some(), "what came behind the request");
+    client.write_all(b"and more").unwrap();
+    assert!(read_until(&mut client, "AND MORE").is_some());
+    assert_eq!(bed.metrics.in_flight.load(Relaxed), 1, "a tunnel is under way");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut client), "bye", "one side's end is not the other's");
+    eventually("the tunnel is over", || bed.metrics.in_flight.load(Relaxed) == 0);
+    assert!(bed.shown().contains("code_class=\"1xx\""), "{}", bed.shown());
+}
+
+#[test]
+fn what_is_not_asked_for_properly_is_ignored() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    let cases = [
+        ("GET / HTTP/1.0", "connection: keep-alive, upgrade\r\nupgrade: websocket\r\n"),
+        ("GET / HTTP/1.1", "connection: upgrade, http2-settings\r\nupgrade: h2c\r\n"),
+        ("GET / HTTP/1.1", "connection: upgrade\r\nupgrade: websocket, h2c\r\n"),
+        ("GET / HTTP/1.1", "connection: upgrade\r\nupgrade: websocket\r\nupgrade: h2c\r\n"),
+        ("GET / HTTP/1.1", "upgrade: websocket\r\n"),
+        ("POST / HTTP/1.1", "connection: upgrade\r\nupgrade: websocket\r\n"),
+    ];
+    for (line, fields) in cases {
+        let mut client = bed.client();
+        client.write_all(format!("{line}\r\nhost: a\r\n{fields}\r\n").as_bytes()).unwrap();
+        let answer = read_until(&mut client, "\r\n\r\nok").unwrap();
+        assert_eq!(status(&answer), 200, "{line} {fields}");
+        let (_, seen) = origin.next();
+        assert_eq!(field(&seen, "upgrade"), None, "RFC 9110 7.8: {seen}");
+        client.write_all(b"GET /again HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        assert!(read_until(&mut client, "\r\n\r\nok").is_some(), "still HTTP: {line} {fields}");
+        origin.next();
+    }
+}
+
+#[test]
+fn a_protocol_that_nobody_asked_for_is_a_502() {
+    fn eager(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+              upgrade: websocket\r\n\r\n",
+        );
+        true
+    }
+    fn other(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        );
+        true
+    }
+    let origin = Origin::start(eager);
+    let answer = Bed::start(forward(&[origin.address])).get();
+    assert_eq!(status(&answer), 502, "{answer}");
+    let origin = Origin::start(other);
+    let mut client = Bed::start(forward(&[origin.address])).client();
+    client.write_all(ASK.as_bytes()).unwrap();
+    let answer = read_until(&mut client, "\r\n\r\n").unwrap();
+    assert_eq!(status(&answer), 502, "{answer}");
+}
+
+#[test]
+fn a_target_that_declines_answers_as_ever() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut client = bed.client();
+    for _ in 0..2 {
+        client.write_all(ASK.as_bytes()).unwrap();
+        let answer = read_until(&mut client, "\r\n\r\nok").unwrap();
+        assert_eq!(status(&answer), 200, "{answer}");
+        assert_eq!(origin.next().0, 0, "nothing is wrong with either connection");
+    }
+}
+
+#[test]
+fn a_tunnel_in_which_nothing_moves_is_cut() {
+    let origin = Origin::start(shouting);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.idle = Duration::from_millis(150);
+    let bed = Bed::start(rule);
+    let mut client = bed.client();
+    client.write_all(ASK.as_bytes()).unwrap();
+    assert!(read_until(&mut client, "\r\n\r\n").is_some());
+    for _ in 0..6 {
+        // The subject itself: longer than the idle time in all, never at a stretch.
+        std::thread::sleep(Duration::from_millis(50));
+        client.write_all(b"x").unwrap();
+        assert!(read_until(&mut client, "X").is_some(), "it lives as long as it moves");
+    }
+    assert_eq!(read_all(&mut client), "");
+    eventually("nothing is left of it", || {
+        bed.metrics.in_flight.load(Relaxed) == 0 && bed.metrics.connections.load(Relaxed) == 0
+    });
+}
+
+#[test]
+fn a_drain_waits_for_tunnels_as_long_as_it_has_patience() {
+    let origin = Origin::start(shouting);
+    let bed = Bed::start(forward(&[origin.address]));
+    let mut clients: Vec<TcpStream> = (0..2).map(|_| bed.client()).collect();
+    for client in &mut clients {
+        client.write_all(ASK.as_bytes()).unwrap();
+        assert!(read_until(client, "\r\n\r\n").is_some());
+    }
+    let proxy = bed.proxy;
+    let draining = std::thread::spawn(move || block_on(proxy.drain(PATIENCE)));
+    for client in &mut clients {
+        client.write_all(b"still here").unwrap();
+        assert!(read_until(client, "STILL HERE").is_some());
+        client.shutdown(Shutdown::Both).unwrap();
+    }
+    draining.join().unwrap();
+}
