@@ -12,10 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::shared::Shared;
 use super::store::{Group, Opened, Store};
 use crate::engine::adoption::Adoption;
-use crate::engine::commits::{Answer, Commits, Filed, Write, WriteError};
+use crate::engine::commits::{Answer, Commits, Filed, Write};
 use crate::engine::fence::Fence;
 use crate::engine::followers::Gate;
 use crate::engine::recovery::{RecoverError, Recovered};
+use crate::engine::write_error::WriteError;
+use crate::engine::write_memory::Remembered;
 use crate::model::follow::{Hello, Settled};
 use crate::model::head::{Beacon, Position};
 use crate::model::ids::{NodeId, WriteId};
@@ -38,9 +40,18 @@ pub(super) enum Command {
     /// Followers are to be asked for their ledgers.
     AskLedgers(oneshot::Sender<()>),
     /// Go on from the best of these.
-    Recover(Vec<Ledger>, oneshot::Sender<Result<Outcome, RecoverError>>),
+    Recover(Vec<Ledger>, Otherwise, oneshot::Sender<Result<Outcome, RecoverError>>),
     /// The end.
     Stop,
+}
+
+/// What to do where there is no ledger to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Stay fenced.
+    Wait,
+    /// Begin with no rules, unless a node was seen with some.
+    BeginAnew,
 }
 
 /// What a recovery led to.
@@ -84,7 +95,7 @@ struct Loop {
 #[derive(Default)]
 struct Turn {
     filed: Vec<Filed>,
-    answers: Vec<(WriteId, Answer)>,
+    answers: Vec<(WriteId, Remembered)>,
     forgotten: usize,
     hellos: Vec<Hello>,
     tick: Option<u64>,
@@ -240,8 +251,8 @@ impl Loop {
                 self.asked += 1;
                 turn.replies.push(Reply::Asked(reply));
             }
-            Command::Recover(offers, reply) => {
-                let outcome = self.recover(offers, turn);
+            Command::Recover(offers, otherwise, reply) => {
+                let outcome = self.recover(offers, otherwise, turn);
                 turn.replies.push(Reply::Recover(reply, outcome));
             }
             Command::Stop => {}
@@ -258,22 +269,31 @@ impl Loop {
         if !decision.repeated {
             turn.filed.extend(decision.filed);
             turn.forgotten += decision.forgotten;
-            let remembered = write.write_id.clone().map(|id| (id, decision.answer.clone()));
-            turn.answers.extend(remembered);
+            turn.answers.extend(decision.remembered);
             turn.dirty = true;
         }
         Ok(decision.answer)
     }
 
-    fn recover(&mut self, offers: Vec<Ledger>, turn: &mut Turn) -> Result<Outcome, RecoverError> {
+    fn recover(
+        &mut self,
+        offers: Vec<Ledger>,
+        otherwise: Otherwise,
+        turn: &mut Turn,
+    ) -> Result<Outcome, RecoverError> {
         let seen = self.commits.fence().and_then(Fence::seen);
         let known = self.shared.offers.known().max(seen);
         let now = self.shared.clock.wall();
-        let recovered = self.commits.recover(offers, known, &self.shared.key, now)?;
+        let recovered = match self.commits.recover(offers, known, &self.shared.key, now) {
+            Err(RecoverError::NothingFound) if otherwise == Otherwise::BeginAnew => {
+                self.commits.begin_anew(known)?
+            }
+            recovered => recovered?,
+        };
         turn.dirty = true;
         turn.filed.extend(recovered.orphaned.iter().chain(&recovered.filed).cloned());
         let ledger = self.commits.ledger();
-        tracing::info!(position = ?ledger.position(), "recovered; a new epoch is open");
+        tracing::info!(position = ?ledger.position(), "recovered");
         Ok(Outcome { recovered, position: ledger.position(), rules: ledger.live_count() })
     }
 

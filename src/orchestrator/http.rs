@@ -1,7 +1,7 @@
 //! The orchestrator over HTTP: health, metrics, and the fleet as JSON and as a small page.
 //!
-//! Reads only. Invariants: health needs no token, everything else does where there is one; on
-//! loopback only requests for a loopback host are answered (DNS rebinding).
+//! Reads only, and takes no bodies. Invariants: health needs no token, everything else does where
+//! there is one; on loopback only requests for a loopback host are answered (DNS rebinding).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http_body::Body as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -45,7 +46,7 @@ pub(super) fn router(shared: Arc<Shared>, guard: Guard, listen: SocketAddr) -> R
         .route("/version", get(version))
         .merge(guarded)
         .fallback(|| async { problem(404, "not_found", "there is nothing here") })
-        .layer(middleware::from_fn_with_state(site.clone(), known_host))
+        .layer(middleware::from_fn_with_state(site.clone(), judged))
         .with_state(site)
 }
 
@@ -61,11 +62,18 @@ async fn admit(State(site): State<Site>, request: Request, next: Next) -> Respon
     refused
 }
 
-async fn known_host(State(site): State<Site>, request: Request, next: Next) -> Response {
+/// Judges a request before anything of it is read.
+async fn judged(State(site): State<Site>, request: Request, next: Next) -> Response {
     let in_uri = request.uri().authority().map(|authority| authority.as_str());
     let named = host_of(request.headers()).or(in_uri);
     if site.on_loopback && !named.is_some_and(is_loopback) {
         return problem(421, "wrong_host", "this port answers for loopback hosts only");
+    }
+    if !request.body().is_end_stream() {
+        let mut refused = problem(413, "too_large", "nothing here takes a body");
+        // What is left of the body is nobody's next request.
+        refused.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        return refused;
     }
     next.run(request).await
 }
@@ -238,6 +246,8 @@ async fn propagation(
         "revision": spread.position.as_ref().map(|position| position.revision),
         "connected": spread.connected,
         "reached": spread.reached,
+        "rejected": spread.rejected,
+        "unreached": spread.unreached,
         "timed": spread.timed,
         "p50_ms": spread.p50_ms,
         "p99_ms": spread.p99_ms,

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::driver::{Command, DriverError, Outcome};
+use super::driver::{Command, DriverError, Otherwise, Outcome};
 use super::shared::Shared;
 use crate::engine::recovery::{RecoverError, offered_ledger};
 use crate::model::delta::Delta;
@@ -62,6 +62,7 @@ pub(super) async fn recover(
     shared: &Shared,
     from: &[String],
     token: Option<&str>,
+    otherwise: Otherwise,
 ) -> Result<Mended, MendError> {
     if from.len() > limits::RECOVER_FROM {
         return Err(MendError::TooManyNodes);
@@ -79,7 +80,7 @@ pub(super) async fn recover(
     let mut offers = shared.offers.close();
     drop(closing);
     offers.extend(pulled);
-    let outcome = shared.ask(|reply| Command::Recover(offers, reply)).await;
+    let outcome = shared.ask(|reply| Command::Recover(offers, otherwise, reply)).await;
     let outcome = outcome.map_err(MendError::Driver)?.map_err(MendError::Recover)?;
     Ok(Mended { outcome, failures })
 }

@@ -13,6 +13,7 @@ mod store;
 mod view;
 
 mod http;
+pub mod keeping;
 pub mod server;
 pub mod store_error;
 

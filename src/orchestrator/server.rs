@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::{Command, Driver};
 use super::http;
 use super::metrics::Metrics;
+use super::service::gate::BOUNDS;
 use super::service::guard::Guard;
 use super::service::port::serve_grpc;
 use super::shared::{Clock, Offers, Shared};
@@ -26,6 +27,7 @@ use super::view::{Published, View};
 use crate::engine::followers::Followers;
 use crate::model::ids::ClusterId;
 use crate::model::key::PublicKey;
+use crate::proxy::control_port;
 
 /// How to run an orchestrator.
 #[derive(Clone)]
@@ -90,8 +92,8 @@ impl Orchestrator {
     /// Nothing runs then.
     pub async fn start(options: OrchestratorOptions) -> Result<Orchestrator, OrchestratorError> {
         check(&options)?;
-        let grpc = listen(options.grpc_listen).await?;
-        let http = listen(options.http_listen).await?;
+        let grpc = listen(options.grpc_listen)?;
+        let http = listen(options.http_listen)?;
         let (grpc_addr, http_addr) = (address(&grpc)?, address(&http)?);
         let data = options.data.clone();
         let opened = tokio::task::spawn_blocking(move || Store::open(&data)).await;
@@ -165,6 +167,11 @@ impl Orchestrator {
         self.shared.published.load().fence.as_ref().map(ToString::to_string)
     }
 
+    /// What its tasks share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Ends streams, answers what is under way, and closes the store.
     pub async fn shutdown(mut self) {
         self.shared.stopping.cancel();
@@ -204,8 +211,14 @@ fn check(options: &OrchestratorOptions) -> Result<(), OrchestratorError> {
     }
 }
 
-async fn listen(at: SocketAddr) -> Result<TcpListener, OrchestratorError> {
-    TcpListener::bind(at).await.map_err(|error| OrchestratorError::Listen(at, error))
+fn listen(at: SocketAddr) -> Result<TcpListener, OrchestratorError> {
+    let open = || {
+        let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(at)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|error| OrchestratorError::Listen(at, error))
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, OrchestratorError> {
@@ -230,10 +243,15 @@ async fn beat(shared: Arc<Shared>) {
 async fn serve_http(shared: Arc<Shared>, guard: Guard, listener: TcpListener, address: SocketAddr) {
     let stopping = shared.stopping.clone();
     let router = http::router(shared, guard, address);
-    let served = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "HTTP is not served any more");
+    let (end, ended) = watch::channel(false);
+    let mut serving = std::pin::pin!(control_port::serve(listener, router, BOUNDS, ended));
+    tokio::select! {
+        () = serving.as_mut() => return,
+        () = stopping.cancelled() => {}
     }
+    // Readers may be cut off: what they read is whole or it is not an answer.
+    let _ = end.send(true);
+    serving.await;
 }
 
 impl fmt::Debug for OrchestratorOptions {
@@ -271,6 +289,8 @@ impl fmt::Display for OrchestratorError {
 
 impl std::error::Error for OrchestratorError {}
 
+/// Connections that may wait to be accepted: a whole fleet coming back at once.
+const BACKLOG: u32 = 4_096;
 /// Commands that wait for the driver; beyond it callers wait.
 const COMMANDS: usize = 1_024;
 /// Streams of changes for people and programs.

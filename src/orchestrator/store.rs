@@ -14,8 +14,9 @@ use redb::{
 
 use super::key_file::KeyFile;
 use super::store_error::StoreError;
-use crate::engine::commits::{Answer, Commits, Filed, FiledKind};
+use crate::engine::commits::{Commits, Filed, FiledKind};
 use crate::engine::fence::Fence;
+use crate::engine::write_memory::Remembered;
 use crate::model::delta::{Basis, Delta};
 use crate::model::follow::Hello;
 use crate::model::head::SignedHead;
@@ -25,7 +26,7 @@ use crate::model::ledger::Ledger;
 use crate::model::limits;
 use crate::model::record::Record;
 use crate::model::trust::Trust;
-use crate::wire::admin_proto::{decode_answer, encode_answer};
+use crate::wire::admin_proto::{decode_remembered, encode_remembered};
 use crate::wire::follow_proto::{decode_hello, encode_hello};
 use crate::wire::ledger_proto as coding;
 
@@ -53,7 +54,7 @@ pub(super) struct Group<'a> {
     pub(super) before: &'a Ledger,
     pub(super) commits: &'a Commits,
     pub(super) filed: &'a [Filed],
-    pub(super) answers: &'a [(WriteId, Answer)],
+    pub(super) answers: &'a [(WriteId, Remembered)],
     /// How many of the oldest answers go for them.
     pub(super) forgotten: usize,
     pub(super) hellos: &'a [Hello],
@@ -195,7 +196,7 @@ impl Reader {
         Ok(value.map(|value| value.value().to_vec()))
     }
 
-    fn answers(&self) -> Result<Vec<(WriteId, Answer)>, StoreError> {
+    fn answers(&self) -> Result<Vec<(WriteId, Remembered)>, StoreError> {
         let table = self.transaction.open_table(WRITES).map_err(StoreError::database)?;
         let lines = table.iter().map_err(StoreError::database)?;
         lines
@@ -204,7 +205,7 @@ impl Reader {
                 let (id, answer) = value.value();
                 let id = WriteId::parse(id);
                 let id = id.ok_or_else(|| StoreError::Damaged("a write id".to_owned()))?;
-                Ok((id, decode_answer(answer).map_err(damaged("an answer"))?))
+                Ok((id, decode_remembered(answer).map_err(damaged("an answer"))?))
             })
             .collect()
     }
@@ -299,7 +300,7 @@ fn write_group(transaction: &WriteTransaction, group: &Group<'_>) -> Result<(), 
     let mut writes = transaction.open_table(WRITES)?;
     for (id, answer) in group.answers {
         let next = writes.last()?.map_or(0, |(number, _)| number.value() + 1);
-        writes.insert(next, (id.as_str(), encode_answer(answer).as_slice()))?;
+        writes.insert(next, (id.as_str(), encode_remembered(answer).as_slice()))?;
     }
     for _ in 0..group.forgotten {
         writes.pop_first()?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::status;
+use crate::orchestrator::driver::Otherwise;
 use crate::orchestrator::mend::{self, MendError, Mended};
 use crate::orchestrator::shared::Shared;
 use crate::wire::proto::control_service_server::ControlService;
@@ -23,11 +24,13 @@ impl ControlService for Control {
         &self,
         request: Request<RecoverRequest>,
     ) -> Result<Response<RecoverResponse>, Status> {
-        let from = request.into_inner().from;
-        let mended = mend::recover(&self.shared, &from, self.token.as_deref()).await;
+        let RecoverRequest { from, new_fleet } = request.into_inner();
+        let otherwise = if new_fleet { Otherwise::BeginAnew } else { Otherwise::Wait };
+        let token = self.token.as_deref();
+        let mended = mend::recover(&self.shared, &from, token, otherwise).await;
         let Mended { outcome, failures } = mended.map_err(|error| match error {
             MendError::Recover(error) => status::not_recovered(&error),
-            MendError::Driver(error) => status::refused(&error),
+            MendError::Driver(error) => status::failed(&error),
             MendError::UnderWay => Status::aborted("a recovery is under way"),
             MendError::TooManyNodes => Status::invalid_argument("too many nodes are named"),
         })?;

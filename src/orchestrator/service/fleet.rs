@@ -7,7 +7,6 @@ use tonic::{Request, Response, Status};
 use super::status;
 use crate::model::head::Position;
 use crate::model::ids::Revision;
-use crate::orchestrator::driver::DriverError;
 use crate::orchestrator::shared::Shared;
 use crate::wire::fleet_proto as words;
 use crate::wire::proto::fleet_service_server::FleetService;
@@ -59,10 +58,7 @@ pub(in crate::orchestrator) fn propagation(
         (0, rule) => {
             let id = crate::wire::admin_proto::read_rule_id(rule);
             let id = id.map_err(|problems| status::invalid(&problems))?;
-            let record = view.ledger.record(&id);
-            let not_found = crate::engine::commits::WriteError::NotFound(id.clone());
-            let not_found = || status::refused(&DriverError::Write(not_found));
-            record.ok_or_else(not_found)?.revision
+            view.ledger.record(&id).ok_or_else(|| status::no_rule(&id))?.revision
         }
         (revision, _) => Revision(revision),
     };
@@ -74,5 +70,5 @@ pub(in crate::orchestrator) fn propagation(
     let left = branches.rev().take_while(|branch| revision <= branch.revision).last();
     let epoch = left.map_or(head.epoch, |branch| branch.parent);
     let (position, now) = (Position { epoch, revision }, shared.clock.now());
-    Ok(words::propagation_response(&shared.followers(), position, head, now))
+    Ok(words::propagation_response(&shared.followers(), &view.ledger, position, now))
 }

@@ -3,6 +3,7 @@
 pub(super) mod control;
 pub(super) mod fleet;
 pub(super) mod follow;
+pub(super) mod gate;
 pub(super) mod guard;
 pub(super) mod port;
 pub(super) mod rules;

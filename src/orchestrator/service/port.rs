@@ -1,6 +1,6 @@
 //! The gRPC port: all services behind the guard, with reflection and health.
 //!
-//! Health needs no token. Bounds on connections and calls stand here.
+//! Health needs no token. Bounds on calls stand here, those on connections in `gate`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::guard::Guard;
 use super::strict::Strict;
-use super::{control, fleet, follow, rules};
+use super::{control, fleet, follow, gate, rules};
 use crate::model::limits;
 use crate::orchestrator::shared::Shared;
 use crate::wire::proto;
@@ -51,7 +50,8 @@ pub(in crate::orchestrator) async fn serve_grpc(
         tracing::error!("the descriptors of this program cannot be read");
         return;
     };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    // The one service that anybody may ask: it has to be cheap to be asked.
+    let health_service = health_service.max_decoding_message_size(HEALTH_BYTES);
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -59,13 +59,16 @@ pub(in crate::orchestrator) async fn serve_grpc(
         .initial_stream_window_size(WINDOW)
         .http2_max_header_list_size(HEADER_BYTES)
         .add_service(health_service)
-        .add_service(InterceptedService::new(Strict { inner: rules }, guard.clone()))
+        .add_service(InterceptedService::new(Strict::new(rules), guard.clone()))
         .add_service(InterceptedService::new(fleet, guard.clone()))
         .add_service(InterceptedService::new(control, guard.clone()))
         .add_service(InterceptedService::new(follow, guard.clone()))
         .add_service(InterceptedService::new(reflection, guard.clone()))
         .add_service(InterceptedService::new(reflection_alpha, guard))
-        .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            gate::incoming(listener, gate::BOUNDS),
+            stopping.cancelled_owned(),
+        )
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "gRPC is not served any more");
@@ -73,7 +76,9 @@ pub(in crate::orchestrator) async fn serve_grpc(
 }
 
 /// Calls at one time on one connection.
-const STREAMS: u32 = 1_024;
+const STREAMS: u32 = 256;
+/// Bytes of a question after health: the name of a service.
+const HEALTH_BYTES: usize = 1 << 10;
 /// Bytes that a stream may have under way: a frame and a bit.
 const WINDOW: u32 = 2 << 20;
 /// Bytes of the headers of one call.

@@ -8,7 +8,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::status;
+use super::status::{self, Door};
 use crate::engine::commits::{Answer, Write};
 use crate::model::delta::Changes;
 use crate::model::head::Position;
@@ -23,6 +23,7 @@ use crate::wire::proto::{
     ListRulesRequest, ListRulesResponse, PutRuleRequest, PutRuleResponse, ValidateRulesRequest,
     ValidateRulesResponse, WatchRulesRequest, WatchRulesResponse,
 };
+use crate::wire::rule_problems::Problems;
 
 /// Reads and writes the fleet's rules.
 pub(in crate::orchestrator) struct Rules {
@@ -30,9 +31,10 @@ pub(in crate::orchestrator) struct Rules {
 }
 
 impl Rules {
-    async fn write(&self, write: Write) -> Result<Answer, Status> {
+    async fn write(&self, write: Result<Write, Problems>, door: Door) -> Result<Answer, Status> {
+        let write = write.map_err(|problems| status::invalid(&problems))?;
         let asked = self.shared.ask(|reply| Command::Write(write, reply)).await;
-        asked.and_then(|answer| answer).map_err(|error| status::refused(&error))
+        asked.and_then(|answer| answer).map_err(|error| status::refused(&error, door))
     }
 }
 
@@ -43,7 +45,7 @@ impl RuleService for Rules {
         request: Request<PutRuleRequest>,
     ) -> Result<Response<PutRuleResponse>, Status> {
         let write = words::write_from_put(request.into_inner());
-        let answer = self.write(write.map_err(|problems| status::invalid(&problems))?).await?;
+        let answer = self.write(write, Door::Put).await?;
         Ok(Response::new(words::put_response(&answer)))
     }
 
@@ -54,7 +56,7 @@ impl RuleService for Rules {
         // A whole configuration takes a while to read: not on a thread that serves streams.
         let write = tokio::task::spawn_blocking(|| words::write_from_apply(request.into_inner()));
         let write = write.await.map_err(|_| Status::internal("reading the rules failed"))?;
-        let answer = self.write(write.map_err(|problems| status::invalid(&problems))?).await?;
+        let answer = self.write(write, Door::Apply).await?;
         Ok(Response::new(words::apply_response(&answer)))
     }
 
@@ -63,7 +65,7 @@ impl RuleService for Rules {
         request: Request<DeleteRuleRequest>,
     ) -> Result<Response<DeleteRuleResponse>, Status> {
         let write = words::write_from_delete(request.into_inner());
-        let answer = self.write(write.map_err(|problems| status::invalid(&problems))?).await?;
+        let answer = self.write(write, Door::Delete).await?;
         Ok(Response::new(words::delete_response(&answer)))
     }
 
@@ -77,7 +79,7 @@ impl RuleService for Rules {
             Some(record) if !record.body.is_retired() => {
                 Ok(Response::new(GetRuleResponse { rule: Some(words::stored_rule(record)) }))
             }
-            _ => Err(status::refused(&no_rule(id))),
+            _ => Err(status::no_rule(&id)),
         }
     }
 
@@ -155,7 +157,7 @@ impl RuleService for Rules {
             Status::internal("reading the history failed")
         })?;
         if filed.is_empty() {
-            return Err(status::refused(&no_rule(id)));
+            return Err(status::no_rule(&id));
         }
         Ok(Response::new(words::history_response(&filed)))
     }
@@ -187,11 +189,6 @@ async fn watch(shared: &Shared, begin: Position, tx: &mpsc::Sender<Watched>) {
 
 fn read_id(text: &str) -> Result<RuleId, Status> {
     words::read_rule_id(text).map_err(|problems| status::invalid(&problems))
-}
-
-fn no_rule(id: RuleId) -> crate::orchestrator::driver::DriverError {
-    use crate::engine::commits::WriteError;
-    crate::orchestrator::driver::DriverError::Write(WriteError::NotFound(id))
 }
 
 /// Rules on one page.

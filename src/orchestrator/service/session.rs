@@ -127,6 +127,9 @@ impl Following {
         let entry = shared.followers().hello(hello.clone(), shared.clock.now());
         let (stream, is_new) =
             entry.ok_or_else(|| Status::resource_exhausted("too many nodes are connected"))?;
+        if shared.followers().is_contested(&node, shared.clock.now()) {
+            tracing::warn!(%node, "two nodes go by this name: give one of them another --id");
+        }
         shared.metrics.followers.inc();
         let unfounded = verdict == HeadVerdict::Unfounded;
         let following = Following {

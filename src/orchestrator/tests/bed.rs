@@ -13,7 +13,7 @@ use tonic::{Status, Streaming};
 
 use crate::model::delta::{Delta, Refusal};
 use crate::model::exchange::{FromNode, FromOrchestrator};
-use crate::model::follow::{FeedState, Hello, Path as Way, Report, Welcome};
+use crate::model::follow::{FeedState, Hello, Path as Way, RejectedRule, Report, Welcome};
 use crate::model::head::Position;
 use crate::model::ids::NodeId;
 use crate::model::key::PrivateKey;
@@ -92,6 +92,16 @@ impl Node {
         name: &str,
         ledger: Option<Ledger>,
     ) -> Result<Node, Status> {
+        Node::try_join_with(orchestrator, name, ledger, node_key(9)).await
+    }
+
+    /// With a key of its own.
+    pub(super) async fn try_join_with(
+        orchestrator: &Orchestrator,
+        name: &str,
+        ledger: Option<Ledger>,
+        key: PrivateKey,
+    ) -> Result<Node, Status> {
         let (out, requests) = mpsc::channel(64);
         let id = NodeId::parse(name).unwrap();
         let hello = Hello {
@@ -101,7 +111,7 @@ impl Node {
             traffic_addresses: Vec::new(),
             peer_address: None,
             head: ledger.as_ref().map(|ledger| *ledger.signed()),
-            key: node_key(9).public(),
+            key: key.public(),
             program_version: "test".to_owned(),
             link_serial: 0,
         };
@@ -171,17 +181,27 @@ impl Node {
 
     /// Says that what it holds is active.
     pub(super) async fn report(&self) {
+        self.report_rejecting(Vec::new()).await;
+    }
+
+    /// The same, but for these rules.
+    pub(super) async fn report_rejecting(&self, rejected: Vec<RejectedRule>) {
+        self.report_with(rejected, "").await;
+    }
+
+    /// The same with an alarm.
+    pub(super) async fn report_with(&self, rejected: Vec<RejectedRule>, alarm: &str) {
         let position: Option<Position> = self.ledger.as_ref().map(Ledger::position);
         let report = Report {
             accepted: position,
             active: position,
             path: Way::Stream,
-            rejected: Vec::new(),
+            rejected,
             feed: FeedState::Live,
             overrides: 0,
             draining: false,
             requests: 0,
-            alarm: String::new(),
+            alarm: alarm.to_owned(),
         };
         self.say(&FromNode::Report(Box::new(report))).await;
     }

@@ -4,7 +4,7 @@ use tonic::Code;
 
 use super::bed::{Node, channel, eventually, node_key, put, rules, start};
 use crate::model::exchange::{FromNode, FromOrchestrator};
-use crate::model::follow::SettledOutcome;
+use crate::model::follow::{RejectedRule, SettledOutcome};
 use crate::model::ids::{RuleId, Version};
 use crate::model::key::Signature;
 use crate::model::ledger::Ledger;
@@ -179,6 +179,59 @@ async fn the_fleet_view_counts_who_has_what() {
 }
 
 #[tokio::test]
+async fn a_node_that_rejects_a_commit_is_not_counted_as_reached() {
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut client = rules(&orchestrator).await;
+    let mut fleet = FleetServiceClient::new(channel(&orchestrator).await);
+    let mut nodes = Vec::new();
+    for name in ["n1", "n2", "n3"] {
+        nodes.push(Node::join(&orchestrator, name, None).await);
+    }
+    let rejected = |version| {
+        let (id, why) = (RuleId::parse("a").unwrap(), "no such region".to_owned());
+        vec![RejectedRule { id, version: Version::new(version).unwrap(), why }]
+    };
+    // Active, rejected and unreached; then a commit of another rule; then the rule again.
+    client.put_rule(put("a", 9001)).await.unwrap();
+    for node in &mut nodes[..2] {
+        node.reach(1).await;
+    }
+    nodes[0].report().await;
+    nodes[1].report_rejecting(rejected(1)).await;
+    let mut settles = async |revision: u64, wanted: (u32, u32, u32)| -> GetPropagationResponse {
+        let request = GetPropagationRequest { revision, ..Default::default() };
+        eventually(async {
+            loop {
+                let spread = fleet.get_propagation(request.clone()).await.unwrap().into_inner();
+                if (spread.reached, spread.rejected, spread.unreached) == wanted {
+                    return spread;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    let spread = settles(1, (1, 1, 1)).await;
+    assert_eq!((spread.connected, spread.waiting.as_slice()), (3, &["n3".to_owned()][..]));
+    assert_eq!((spread.rejections.len(), spread.rejections[0].node.as_str()), (1, "n2"));
+    assert_eq!((spread.by_stream, spread.last_node.as_str()), (1, "n1"));
+    client.put_rule(put("b", 9001)).await.unwrap();
+    nodes[1].reach(2).await;
+    nodes[1].report_rejecting(rejected(1)).await;
+    let spread = settles(2, (1, 0, 2)).await;
+    assert!(spread.rejections.is_empty(), "it rejects another commit");
+    settles(1, (1, 1, 1)).await;
+    client.put_rule(put("a", 9002)).await.unwrap();
+    nodes[1].reach(3).await;
+    nodes[1].report_rejecting(rejected(2)).await;
+    settles(3, (0, 1, 2)).await;
+    nodes[1].report().await;
+    settles(3, (1, 0, 2)).await;
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_node_of_another_cluster_is_turned_away() {
     let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let orchestrator = start(home.path()).await;
@@ -199,6 +252,37 @@ async fn a_second_stream_of_a_node_ends_the_first() {
     let _second = Node::join(&orchestrator, "n1", None).await;
     let ended = first.hear(|_| None::<()>).await.unwrap_err();
     assert_eq!(ended.code(), Code::Aborted);
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
+async fn two_nodes_of_one_name_are_shown_beside_whatever_alarm_stands() {
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut fleet = FleetServiceClient::new(channel(&orchestrator).await);
+    let mut alarm = async |wanted: &str| {
+        eventually(async {
+            loop {
+                let table = fleet.list_nodes(ListNodesRequest {}).await.unwrap().into_inner();
+                let report = table.nodes.into_iter().find_map(|row| row.report);
+                if report.is_some_and(|report| report.alarm == wanted) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    let mut first = Node::join(&orchestrator, "n1", None).await;
+    first.report_with(Vec::new(), "the disk is full").await;
+    alarm("the disk is full").await;
+    let second = Node::try_join_with(&orchestrator, "n1", None, node_key(8)).await.unwrap();
+    let ended = first.hear(|_| None::<()>).await.unwrap_err();
+    assert_eq!(ended.code(), Code::Aborted);
+    second.report_with(Vec::new(), "the disk is full").await;
+    alarm("another node goes by the same name; the disk is full").await;
+    second.report().await;
+    alarm("another node goes by the same name").await;
     orchestrator.shutdown().await;
 }
 

@@ -22,7 +22,9 @@ async fn recover(
     from: Vec<String>,
 ) -> Result<RecoverResponse, tonic::Status> {
     let mut client = ControlServiceClient::new(channel(orchestrator).await);
-    eventually(client.recover(RecoverRequest { from })).await.map(tonic::Response::into_inner)
+    eventually(client.recover(RecoverRequest { from, new_fleet: false }))
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 /// A follower that gives its ledger when asked.

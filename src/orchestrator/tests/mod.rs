@@ -2,7 +2,10 @@
 
 mod bed;
 
+mod crashing;
+mod crowds;
 mod following;
+mod keeping;
 mod mending;
 mod ports;
 mod writing;

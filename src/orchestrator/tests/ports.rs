@@ -90,6 +90,31 @@ async fn the_http_port_shows_the_fleet() {
 }
 
 #[tokio::test]
+async fn the_http_port_takes_no_bodies() {
+    use std::io::{Read, Write};
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let at = orchestrator.http_addr();
+    let connect = move || {
+        let stream = std::net::TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(super::bed::PATIENCE)).unwrap();
+        stream
+    };
+    let blocking = tokio::task::spawn_blocking(move || {
+        for more in ["content-length: 9000000000", "transfer-encoding: chunked"] {
+            let mut client = connect();
+            let head = format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{more}\r\n\r\n");
+            client.write_all(head.as_bytes()).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        }
+    });
+    blocking.await.unwrap();
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
 async fn many_live_in_one_process_and_a_directory_has_one() {
     let homes: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut running = Vec::new();

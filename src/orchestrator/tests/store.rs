@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::commits::{Intent, Write};
+use crate::engine::commits::{Answer, Intent, Write};
 use crate::model::moment::WallTime;
 use crate::model::record::Body;
 
@@ -24,8 +24,7 @@ fn commit(opened: &mut Opened, write: &Write) -> Answer {
     let before = opened.commits.ledger().clone();
     let decision = opened.commits.decide(write, WallTime(7)).unwrap();
     opened.commits.seal(&opened.key);
-    let answers: Vec<_> =
-        write.write_id.iter().map(|id| (id.clone(), decision.answer.clone())).collect();
+    let answers: Vec<_> = decision.remembered.into_iter().collect();
     let group = Group {
         before: &before,
         commits: &opened.commits,
@@ -64,8 +63,10 @@ fn what_was_acknowledged_is_in_a_copy_made_at_any_moment() {
         assert!(!copied.is_new && copied.commits.fence().is_none());
         assert_eq!(copied.tick, 99);
         assert_eq!(copied.commits.ledger().signed(), opened.commits.ledger().signed());
-        let again = copied.commits.decide(&write("a", "other", &format!("w{number}")), WallTime(8));
+        let named = |text: &str| write("a", text, &format!("w{number}"));
+        let again = copied.commits.decide(&named(&text), WallTime(8));
         assert_eq!(again.unwrap().answer, answer);
+        assert!(copied.commits.decide(&named("other"), WallTime(8)).is_err());
     }
     let id = RuleId::parse("a").unwrap();
     let history = opened.store.history(&id).unwrap();
@@ -79,7 +80,7 @@ fn a_flipped_bit_anywhere_is_refused_or_harmless() {
     let mut opened = Store::open(home.path()).unwrap();
     let mut heads = vec![*opened.commits.ledger().signed()];
     for number in 0..10 {
-        commit(&mut opened, &write(&format!("r{number}"), "body", "w"));
+        commit(&mut opened, &write(&format!("r{number}"), "body", &format!("w{number}")));
         heads.push(*opened.commits.ledger().signed());
     }
     drop(opened);
@@ -152,7 +153,8 @@ fn a_flipped_byte_never_becomes_a_rule() {
     let home = tempfile::tempdir().unwrap();
     let mut opened = Store::open(home.path()).unwrap();
     for number in 0..20 {
-        commit(&mut opened, &write(&format!("r{number}"), &"body ".repeat(300), "w"));
+        let (rule, text) = (format!("r{number}"), "body ".repeat(300));
+        commit(&mut opened, &write(&rule, &text, &format!("w{number}")));
     }
     let truth = *opened.commits.ledger().signed();
     drop(opened);

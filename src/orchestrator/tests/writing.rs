@@ -72,6 +72,45 @@ async fn five_errors_in_one_apply_are_all_listed_and_nothing_is_written() {
 }
 
 #[tokio::test]
+async fn every_precondition_that_fails_is_listed_and_nothing_is_written() {
+    let home = tempfile::tempdir().unwrap();
+    let orchestrator = start(home.path()).await;
+    let mut client = rules(&orchestrator).await;
+    client.put_rule(put("a", 9001)).await.unwrap();
+    let writes = vec![
+        write(Kind::Put(rule("fine", 9001))),
+        RuleWrite { expected_version: Some(7), ..write(Kind::Put(rule("a", 9002))) },
+        write(Kind::Delete("none".into())),
+        RuleWrite { version: Some(5_000), ..write(Kind::Put(rule("b", 9001))) },
+    ];
+    let request = ApplyRulesRequest { writes, ..ApplyRulesRequest::default() };
+    let refused = client.apply_rules(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
+    assert!(refused.message().starts_with("3 problems; the first: rule a is at v1"));
+    let details = refused.get_error_details();
+    let violations = details.bad_request().unwrap().field_violations.clone();
+    let listed: Vec<(&str, &str)> = violations
+        .iter()
+        .map(|one| (one.field.as_str(), one.description.split(':').next().unwrap()))
+        .collect();
+    let wanted = [
+        ("/writes/1/expected_version", "version_mismatch"),
+        ("/writes/2", "rule_not_found"),
+        ("/writes/3/version", "version_range"),
+    ];
+    assert_eq!(listed, wanted);
+    let info = details.error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["rule"].as_str()), ("VERSION_MISMATCH", "a"));
+    let list = client.list_rules(ListRulesRequest::default()).await.unwrap().into_inner();
+    assert_eq!((list.rules.len(), list.position.unwrap().revision), (1, 1));
+    let gone = DeleteRuleRequest { id: "none".into(), ..DeleteRuleRequest::default() };
+    let gone = client.delete_rule(gone).await.unwrap_err();
+    let details = gone.get_error_details();
+    assert_eq!(details.bad_request().unwrap().field_violations[0].field, "/id");
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_apply_is_one_commit_or_none() {
     let home = tempfile::tempdir().unwrap();
     let orchestrator = start(home.path()).await;
@@ -135,6 +174,39 @@ async fn a_repeat_gets_the_first_answer_even_after_a_restart() {
     }
     let held = rules(&orchestrator).await.get_rule(GetRuleRequest { id: "shop".into() }).await;
     assert_eq!(held.unwrap().into_inner().rule.unwrap().version, 2);
+    orchestrator.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_write_id_used_for_something_else_is_refused_even_after_a_restart() {
+    let home = tempfile::tempdir().unwrap();
+    let mut orchestrator = start(home.path()).await;
+    let named = |port| PutRuleRequest { write_id: "once".into(), ..put("shop", port) };
+    let first = rules(&orchestrator).await.put_rule(named(9001)).await.unwrap().into_inner();
+    for _ in 0..2 {
+        let mut client = rules(&orchestrator).await;
+        let refused = client.put_rule(named(9002)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let details = refused.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "WRITE_ID_REUSED");
+        let gone = DeleteRuleRequest {
+            id: "shop".into(),
+            write_id: "once".into(),
+            ..DeleteRuleRequest::default()
+        };
+        assert!(client.delete_rule(gone).await.is_err());
+        // Another door, the same change.
+        let writes = vec![write(Kind::Put(rule("shop", 9001)))];
+        let same =
+            ApplyRulesRequest { writes, write_id: "once".into(), ..ApplyRulesRequest::default() };
+        let again = client.apply_rules(same).await.unwrap().into_inner();
+        assert_eq!(
+            (again.results, again.position),
+            (first.result.clone().into_iter().collect(), first.position)
+        );
+        orchestrator.shutdown().await;
+        orchestrator = start(home.path()).await;
+    }
     orchestrator.shutdown().await;
 }
 
