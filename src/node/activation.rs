@@ -109,10 +109,15 @@ impl Activator {
     /// Waits until everything handed in so far is in force, or rejected.
     pub(crate) async fn settled(&self) {
         let (done, waiting) = tokio::sync::oneshot::channel();
-        if self.jobs.send(Job::Sync(done)).is_ok() {
-            // Without the thread nothing changes any more.
-            let _ = waiting.await;
-        }
+        self.tell_settled(done);
+        // Without the thread nothing changes any more.
+        let _ = waiting.await;
+    }
+
+    /// The same for somebody who waits elsewhere.
+    pub(crate) fn tell_settled(&self, done: tokio::sync::oneshot::Sender<()>) {
+        // Without the thread the sender is dropped, and that ends the waiting too.
+        let _ = self.jobs.send(Job::Sync(done));
     }
 
     /// How a rule stands here.

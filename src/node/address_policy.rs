@@ -4,26 +4,35 @@
 //! whatever door an attacker likes. Addresses given by the operator are not asked.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::model::ids::PeerAddr;
 
 /// Which learned peer addresses are acceptable.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct PeerPolicy {
     /// Whether this node's own peer port is on the loopback.
     own_loopback: bool,
-    given: Vec<PeerAddr>,
+    given: ArcSwap<Vec<PeerAddr>>,
 }
 
 impl PeerPolicy {
     /// For a node that listens at `own` and was told of `given`.
     pub(crate) fn new(own: PeerAddr, given: Vec<PeerAddr>) -> PeerPolicy {
+        let given = ArcSwap::from_pointee(given);
         PeerPolicy { own_loopback: own.0.ip().is_loopback(), given }
+    }
+
+    /// These are the ones that the operator gave now.
+    pub(crate) fn give(&self, given: Vec<PeerAddr>) {
+        self.given.store(Arc::new(given));
     }
 
     /// Whether this address may be asked.
     pub(crate) fn allows(&self, address: PeerAddr) -> bool {
-        if self.given.contains(&address) {
+        if self.given.load().contains(&address) {
             return true;
         }
         // An IPv4 address is the same door in its IPv6 clothes.

@@ -11,11 +11,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::Links;
 use super::activation::Activator;
 use super::address_policy::PeerPolicy;
 use super::disk::Disk;
 use super::metrics::NodeMetrics;
+use super::start::Links;
 use super::subscriber;
 use crate::engine::Engine;
 use crate::engine::config::Status;
@@ -37,6 +37,8 @@ pub(crate) enum Note {
     Digest { digest: Box<Digest>, reply: oneshot::Sender<DigestReply> },
     /// Somebody wrote by hand, no orchestrator could be reached, and they wait.
     Write { writes: Vec<HandWrite>, reply: oneshot::Sender<Result<Vec<Written>, WriteRefused>> },
+    /// Somebody waits until what was said before is in force.
+    Settled(oneshot::Sender<()>),
     /// The node ends.
     End(oneshot::Sender<()>),
 }
@@ -119,23 +121,14 @@ impl Driver {
                 () = sleep => Some(Note::input(Input::Tick)),
             };
             match note {
-                None => return self.end(),
-                Some(Note::End(done)) => {
-                    self.end();
-                    // Whoever asked may have stopped waiting.
-                    let _ = done.send(());
-                    return;
-                }
+                None => return self.end(None).await,
+                Some(Note::End(done)) => return self.end(Some(done)).await,
                 Some(note) => self.take(note),
             }
             // What waits already is taken before anything is published.
             for _ in 0..BATCH {
                 match self.mailbox.try_recv() {
-                    Ok(Note::End(done)) => {
-                        self.end();
-                        let _ = done.send(());
-                        return;
-                    }
+                    Ok(Note::End(done)) => return self.end(Some(done)).await,
                     Ok(note) => self.take(note),
                     Err(_) => break,
                 }
@@ -144,11 +137,17 @@ impl Driver {
         }
     }
 
-    fn end(&mut self) {
+    /// Ends the stream, and the disk once it holds what it was given.
+    async fn end(mut self, done: Option<oneshot::Sender<()>>) {
         if let Some(stream) = self.waiting.stream.take() {
             stream.task.abort();
         }
-        self.disk.end();
+        // A disk that hangs must not keep the process: what was acknowledged is on it already.
+        let _ = tokio::time::timeout(DISK_PATIENCE, self.disk.end()).await;
+        if let Some(done) = done {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }
     }
 
     fn take(&mut self, note: Note) {
@@ -165,6 +164,7 @@ impl Driver {
                 self.waiting.writes.insert(ticket, reply);
                 Input::WriteByHand { ticket, writes, wall: self.clock.wall() }
             }
+            Note::Settled(done) => return self.activator.tell_settled(done),
             Note::End(_) => return,
         };
         self.engine.handle(now, input);
@@ -320,3 +320,5 @@ impl Waiting {
 
 /// Inputs taken before a snapshot is published.
 const BATCH: usize = 64;
+/// How long the last words to the disk may take.
+const DISK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Note;
 use crate::engine::port::Input;
@@ -30,15 +30,16 @@ pub(crate) fn read(text: &str) -> Result<BTreeMap<RuleId, Bytes>, String> {
     Ok(rules)
 }
 
-/// Watches until the node ends.
+/// Watches until the node ends; `first` hears when it was read once.
 pub(crate) async fn watch_file(
     path: PathBuf,
+    first: oneshot::Sender<()>,
     clock: Clock,
     notes: mpsc::Sender<Note>,
     state: Arc<ArcSwap<String>>,
     mut ended: watch::Receiver<bool>,
 ) {
-    let mut last = None;
+    let (mut last, mut first) = (None, Some(first));
     loop {
         let content = tokio::fs::read(&path).await;
         let hash = content.as_ref().ok().map(|bytes| blake3::hash(bytes));
@@ -64,6 +65,10 @@ pub(crate) async fn watch_file(
                     state.store(Arc::new(why));
                 }
             }
+        }
+        if let Some(first) = first.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = first.send(());
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}

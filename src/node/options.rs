@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::connect::ControlDistance;
 use super::disk::DiskError;
+use super::names;
+use super::traffic::TrafficOptions;
 use crate::config::distances::Distances;
 use crate::engine::config::Pace;
 use crate::model::ids::{NodeId, PeerAddr};
 use crate::model::key::PublicKey;
+use crate::model::network::Network;
 use crate::model::rule::TargetAddress;
+use crate::proxy::dial::Distance;
 use crate::proxy::listener::ListenError;
-use crate::proxy::pool::Distance;
+use crate::telemetry::access_log::AccessLog;
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -24,6 +27,8 @@ pub(crate) struct NodeOptions {
     pub(crate) labels: BTreeMap<String, String>,
     /// Where clients reach it.
     pub(crate) listen: Vec<SocketAddr>,
+    /// What else there is at its traffic ports.
+    pub(crate) traffic: TrafficOptions,
     pub(crate) traffic_threads: usize,
     /// Where peers reach it.
     pub(crate) peer_listen: SocketAddr,
@@ -43,17 +48,12 @@ pub(crate) struct NodeOptions {
     /// Cluster keys; empty to learn them.
     pub(crate) trusted: Vec<PublicKey>,
     pub(crate) token: Option<String>,
+    /// A line for each request.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     /// Networks in which targets are allowed although they are on this machine.
     pub(crate) allow_targets: Vec<Network>,
     pub(crate) distances: Option<Arc<Distances>>,
     pub(crate) pace: Pace,
-}
-
-/// An address range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Network {
-    base: IpAddr,
-    bits: u8,
 }
 
 /// A node could not be started.
@@ -73,22 +73,6 @@ pub(crate) enum NodeError {
     Ended,
 }
 
-impl Network {
-    /// `10.0.0.0/8`, or a single address.
-    pub(crate) fn parse(text: &str) -> Option<Network> {
-        let (base, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-        let base: IpAddr = base.parse().ok()?;
-        let most = if base.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(most), |bits| bits.parse().ok())?;
-        (bits <= most).then_some(Network { base, bits })
-    }
-
-    fn covers_loopback(self) -> bool {
-        // Only 127.0.0.0/8 and ::1 are decided on; other ranges are allowed anyway.
-        self.base.is_loopback() || self.bits == 0
-    }
-}
-
 impl NodeOptions {
     /// Finds everything that does not fit together.
     pub(crate) fn check(&self) -> Result<(), NodeError> {
@@ -102,10 +86,16 @@ impl NodeOptions {
         if self.listen.is_empty() {
             wrong.push("--listen: at least one address is needed".to_string());
         }
+        self.traffic.check(&mut wrong);
         for url in &self.orchestrators {
             let uri = url.parse::<http::Uri>().ok();
             if !uri.is_some_and(|u| u.scheme_str() == Some("http") && u.authority().is_some()) {
                 wrong.push(format!("--orchestrator {url}: not a URL such as http://HOST:7400"));
+            }
+        }
+        for (flag, urls) in [("--seed", &self.seeds), ("--neighbours", &self.neighbours)] {
+            for url in urls.iter().filter(|url| names::authority(url).is_none()) {
+                wrong.push(format!("{flag} {url}: not a URL such as http://HOST:7500"));
             }
         }
         if self.near == 0 && self.neighbours.is_empty() {
@@ -119,12 +109,13 @@ impl NodeOptions {
 
     /// Targets on this machine are allowed while nobody else can reach this node, or by name.
     pub(crate) fn allow_loopback(&self) -> bool {
-        let own = self.listen.iter().chain([&self.peer_listen]);
+        let own = self.listen.iter().chain(&self.traffic.listen_tls).chain([&self.peer_listen]);
         own.clone().all(|at| at.ip().is_loopback())
             || self.allow_targets.iter().any(|network| network.covers_loopback())
     }
 
     /// The address under which peers know this node: given, or the one towards the first seed.
+    /// While that has none, the one towards anywhere.
     pub(crate) fn advertised(&self, bound: SocketAddr, seeds: &[PeerAddr]) -> PeerAddr {
         if let Some(given) = self.peer_advertise {
             return given;
@@ -132,9 +123,14 @@ impl NodeOptions {
         if !bound.ip().is_unspecified() {
             return PeerAddr(bound);
         }
-        let towards = seeds.first().map(|seed| seed.0);
-        let own = towards.and_then(own_address_towards).unwrap_or(bound.ip());
+        let towards = seeds.first().map_or(ANYWHERE, |seed| seed.0);
+        let own = names::own_address_towards(towards).unwrap_or(bound.ip());
         PeerAddr(SocketAddr::new(own, bound.port()))
+    }
+
+    /// Whether that address has to wait for a seed's.
+    pub(super) fn advertises_later(&self, bound: SocketAddr, seeds: &[PeerAddr]) -> bool {
+        self.peer_advertise.is_none() && bound.ip().is_unspecified() && seeds.is_empty()
     }
 
     /// Names that the peer port answers to.
@@ -153,52 +149,6 @@ impl NodeOptions {
     }
 }
 
-/// Connecting a datagram socket sends nothing, and tells which own address would be used.
-fn own_address_towards(to: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if to.is_ipv4() {
-        SocketAddr::from(([0, 0, 0, 0], 0))
-    } else {
-        SocketAddr::from(([0u16; 8], 0))
-    };
-    let socket = std::net::UdpSocket::bind(any).ok()?;
-    socket.connect(to).ok()?;
-    socket.local_addr().ok().map(|at| at.ip())
-}
-
-/// Peer URLs to addresses. A name that does not resolve yet is waited for: peers of a fleet that
-/// starts together come up in any order.
-pub(crate) async fn resolve(urls: &[String]) -> Result<Vec<PeerAddr>, NodeError> {
-    let mut addresses = Vec::new();
-    let mut wrong = Vec::new();
-    for url in urls {
-        if let Some(address) = PeerAddr::parse(url) {
-            addresses.push(address);
-            continue;
-        }
-        let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        match authority {
-            Some(authority) if authority.contains(':') => match look_up(authority).await {
-                Some(address) => addresses.push(PeerAddr(address)),
-                None => wrong.push(format!("{url}: the name has no address")),
-            },
-            _ => wrong.push(format!("{url}: not a URL such as http://HOST:7500")),
-        }
-    }
-    if wrong.is_empty() { Ok(addresses) } else { Err(NodeError::Settings(wrong)) }
-}
-
-async fn look_up(authority: &str) -> Option<SocketAddr> {
-    for _ in 0..20 {
-        if let Ok(mut found) = tokio::net::lookup_host(authority).await
-            && let Some(address) = found.next()
-        {
-            return Some(address);
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    None
-}
-
 impl std::fmt::Display for NodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -215,3 +165,6 @@ impl std::fmt::Display for NodeError {
 }
 
 impl std::error::Error for NodeError {}
+
+/// An address of the documentation (RFC 5737); nothing is sent there.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 9);

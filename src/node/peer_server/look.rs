@@ -37,6 +37,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
     };
     let head = status.rule_set.ledger.as_ref().map(|ledger| *ledger.head());
     let behind = if status.behind.is_zero() { 0 } else { millis(status.behind + since) };
+    let disk = door.disk.trouble();
     let body = json!({
         "node": door.node.as_str(),
         "region": door.region,
@@ -60,8 +61,10 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
         "overlays": status.rule_set.overlays.len(),
         "rulesFile": *door.rules_file.load_full(),
         "neighbours": view.neighbours.len(),
+        "unresolved": *door.unresolved.load_full(),
         "draining": status.draining,
-        "diskFailing": door.disk.failing.load(Relaxed),
+        "diskFailing": disk.is_some(),
+        "diskTrouble": disk.as_deref(),
         "requests": door.requests.total(),
     });
     problem::json(StatusCode::OK, &body)
@@ -162,6 +165,12 @@ pub(super) async fn readyz(State(door): State<Arc<Door>>, RawQuery(query): RawQu
         if !status.alarm.is_empty() {
             text.push_str(&format!("[!] alarm: {}\n", status.alarm));
         }
+        for (url, why) in door.unresolved.load().iter() {
+            text.push_str(&format!("[!] name: {url}: {why}\n"));
+        }
+        if let Some(why) = door.disk.trouble() {
+            text.push_str(&format!("[!] disk: does not take the state: {why}\n"));
+        }
         if !status.behind.is_zero() {
             text.push_str("[!] stale: something newer is known than what is held\n");
         }
@@ -180,6 +189,12 @@ pub(super) async fn metrics(State(door): State<Arc<Door>>) -> Response {
     };
     let mut text = String::new();
     door.requests.write(&mut text);
+    if let Some(log) = &door.access_log {
+        let name = "tradewind_access_log_dropped_total";
+        text.push_str(&format!("# TYPE {name} counter\n{name} {}\n", log.dropped()));
+    }
+    let disk = u8::from(door.disk.trouble().is_some());
+    text.push_str(&format!("# TYPE tradewind_disk_failing gauge\ntradewind_disk_failing {disk}\n"));
     door.metrics.write(&door.view.load(), &door.activator, &rows, now, &mut text);
     let mut response = text.into_response();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -22,23 +22,27 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue,
+};
 use http::{Method, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http_body::Body as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
-use tower::ServiceExt;
 
 use super::activation::Activator;
 use super::address_policy::PeerPolicy;
 use super::disk::Disk;
 use super::driver::{Note, View};
 use super::metrics::NodeMetrics;
+use super::names::Unresolved;
 use super::peer_client::{NODE_HEADER, REGION_HEADER};
 use super::subscriber::writes::Orchestrators;
 use crate::model::head::Position;
 use crate::model::ids::NodeId;
+use crate::proxy::control_port::{self, PortBounds};
 use crate::proxy::routes::{Routes, RoutesState};
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
 pub(crate) use look::event_json;
@@ -56,6 +60,7 @@ pub(crate) struct Door {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<NodeMetrics>,
     pub(crate) requests: Arc<RequestMetrics>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) policy: Arc<PeerPolicy>,
     pub(crate) token: Option<String>,
     /// Names that this port answers to besides address literals.
@@ -65,7 +70,26 @@ pub(crate) struct Door {
     pub(crate) disk: Disk,
     pub(crate) answers: Mutex<VecDeque<write::Remembered>>,
     pub(crate) rules_file: Arc<ArcSwap<String>>,
+    pub(crate) unresolved: Unresolved,
     pub(crate) ended: Arc<AtomicBool>,
+    pub(crate) bodies: Bodies,
+}
+
+/// Bodies that may be held in memory at a time.
+pub(crate) struct Bodies {
+    digests: Semaphore,
+    configurations: Semaphore,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Bodies {
+            // More than one source has connections: none can take them all.
+            digests: Semaphore::new(384),
+            // Of up to 64 MiB each.
+            configurations: Semaphore::new(4),
+        }
+    }
 }
 
 fn router(door: Arc<Door>) -> Router {
@@ -100,40 +124,7 @@ fn router(door: Arc<Door>) -> Router {
 
 /// Serves the peer port until `ended` says so.
 pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, ended: watch::Receiver<bool>) {
-    let router = router(door);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut over = ended.clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = over.wait_for(|over| *over) => return,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Descriptors may have run out; the next moment is better than a busy loop.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
-        let router = router.clone();
-        let mut over = ended.clone();
-        // A lost option costs latency, not correctness.
-        let _ = stream.set_nodelay(true);
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request: http::Request<_>| {
-                router.clone().oneshot(request.map(axum::body::Body::new))
-            });
-            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
-            let serving = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                // How a peer's connection ends is the peer's business.
-                _ = serving => {}
-                _ = over.wait_for(|over| *over) => {}
-            }
-            drop(permit);
-        });
-    }
+    control_port::serve(listener, router(door), PortBounds::default(), ended).await;
 }
 
 /// Judges a request before anything of it is read: Host, token, media type.
@@ -176,14 +167,16 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
             "not_json",
             "the content type must be application/json",
         ))
+    } else if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        problem::answer(&problem::of(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "encoded",
+            "the body must not be compressed",
+        ))
     } else if declared > most {
         StatusCode::PAYLOAD_TOO_LARGE.into_response()
     } else {
-        let answered = tokio::time::timeout(ANSWER_DEADLINE, next.run(request)).await;
-        answered.unwrap_or_else(|_| {
-            let detail = "the request did not come to its end in time";
-            problem::answer(&problem::of(StatusCode::REQUEST_TIMEOUT, "too_slow", detail))
-        })
+        answer(&door, digest, request, next).await
     };
     if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
         let detail = "the body is larger than this endpoint takes";
@@ -198,6 +191,26 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         out.insert(REGION_HEADER, region);
     }
     response
+}
+
+/// Reads and answers it, within what bodies and time there are.
+async fn answer(door: &Door, digest: bool, request: Request, next: Next) -> Response {
+    let (bodies, deadline) = if digest {
+        (&door.bodies.digests, DIGEST_DEADLINE)
+    } else {
+        (&door.bodies.configurations, ANSWER_DEADLINE)
+    };
+    let brings = request.method() == Method::POST && !request.body().is_end_stream();
+    let held = if brings { bodies.try_acquire().map(Some) } else { Ok(None) };
+    let Ok(_held) = held else {
+        let detail = "too many bodies are being read; try again";
+        return problem::answer(&problem::of(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
+    };
+    let answered = tokio::time::timeout(deadline, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let detail = "the request did not come to its end in time";
+        problem::answer(&problem::of(StatusCode::REQUEST_TIMEOUT, "too_slow", detail))
+    })
 }
 
 /// Address literals, localhost and the names that were configured: nothing a web page could have
@@ -220,12 +233,10 @@ fn bearer(given: &HeaderValue, token: &str) -> bool {
     blake3::hash(given.as_bytes()) == expected
 }
 
-/// Connections to the peer port at a time.
-const CONNECTIONS: usize = 2_048;
-/// From a connection's first moment, or the end of a request, to the next head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(120);
 /// From a request's head to the head of its answer: slow bodies end here.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// The same for a digest.
+const DIGEST_DEADLINE: Duration = Duration::from_secs(5);
 /// The largest digest.
 const DIGEST_BYTES: usize = 1 << 20;
 /// The largest configuration posted by hand.

@@ -131,13 +131,12 @@ fn refused(status: &tonic::Status) -> Forwarded {
         _ => return Forwarded::Unknown,
     };
     let details = status.get_error_details();
-    let fields = details
-        .bad_request()
-        .map(|bad| {
-            let pairs = bad.field_violations.iter();
-            pairs.map(|one| (one.field.clone(), one.description.clone())).collect()
-        })
-        .unwrap_or_default();
+    let bad = details.bad_request().map(|bad| bad.field_violations.iter());
+    let bad = bad.into_iter().flatten().map(|one| (one.field.clone(), one.description.clone()));
+    let failed = details.precondition_failure().map(|failed| failed.violations.iter());
+    let failed = failed.into_iter().flatten();
+    let failed = failed.map(|one| (format!("/{}", one.subject), one.description.clone()));
+    let fields = bad.chain(failed).collect();
     let current = details
         .error_info()
         .and_then(|info| info.metadata.get("current_version"))
