@@ -1,18 +1,21 @@
 //! `apply`, `diff` and `validate`: rules from files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderName, Method};
 use serde_json::{Map, Value, json};
 
 use super::arguments::{ApplyArguments, FileArguments};
 use super::client::{Applied, Client, Propagation, Write};
 use super::failure::Failure;
 use super::http::Http;
+use super::output::{self, Format, say};
+use super::propagation::{propagation_json, propagation_text};
 use crate::model::ids::RuleId;
 use crate::wire::quantity::parse_duration;
 use crate::wire::rule_document::{
@@ -22,7 +25,7 @@ use crate::wire::rule_document::{
 /// `tradewind validate FILE`.
 pub(crate) fn validate(file: &str) -> Result<(), Failure> {
     let rules = read(file)?;
-    println!("{} rules are valid", rules.len());
+    say!("{} rules are valid", rules.len());
     Ok(())
 }
 
@@ -39,6 +42,10 @@ pub(crate) async fn apply(arguments: &ApplyArguments) -> Result<(), Failure> {
     let patience = parse_duration(&arguments.timeout)
         .map_err(|_| Failure::usage("--timeout is not a duration such as 30s"))?;
     if let Some(node) = arguments.what.client.node()? {
+        if share.is_some() {
+            let cause = "--wait needs an orchestrator: a node knows of its own rules only";
+            return Err(Failure::usage(cause).next("leave --node or --wait away"));
+        }
         return apply_at(&node, &rules, arguments).await;
     }
     let client = arguments.what.client.connect().await?;
@@ -51,14 +58,28 @@ pub(crate) async fn apply(arguments: &ApplyArguments) -> Result<(), Failure> {
         })
         .collect();
     let applied = client.apply(&writes, arguments.dry_run).await?;
-    say_applied(&applied, arguments.dry_run);
-    match (share, applied.position.filter(|_| !arguments.dry_run)) {
-        (Some(share), Some(position)) => wait(&client, position.revision.0, share, patience).await,
-        _ => Ok(()),
+    let format = arguments.what.client.output;
+    if format == Format::Table {
+        say_applied(&applied, arguments.dry_run);
     }
+    let mut outcome = applied_json(&applied, arguments.dry_run);
+    let mut result = Ok(());
+    if let (Some(share), Some(position), false) = (share, applied.position, arguments.dry_run) {
+        let state = wait(&client, position.revision.0, share, patience).await?;
+        result = enough(&state, share, patience);
+        outcome["propagation"] = propagation_json(&state);
+        if format == Format::Table {
+            say!("{}", propagation_text(&state));
+        }
+    }
+    if format != Format::Table {
+        output::print(format, &outcome, String::new)?;
+    }
+    result
 }
 
-fn say_applied(applied: &Applied, dry_run: bool) {
+/// What became of every rule, a line each.
+pub(crate) fn say_applied(applied: &Applied, dry_run: bool) {
     let revision = applied.position.map_or(0, |at| at.revision.0);
     let longest = applied.rules.iter().map(|rule| rule.id.len()).max().unwrap_or(0);
     for rule in &applied.rules {
@@ -66,14 +87,27 @@ fn say_applied(applied: &Applied, dry_run: bool) {
             if rule.previous == 0 { "new".to_string() } else { format!("v{}", rule.previous) };
         let (id, to) = (&rule.id, rule.version);
         match rule.outcome.as_str() {
-            "unchanged" => println!("{id:longest$}   v{to}   unchanged"),
-            _ if dry_run => println!("{id:longest$}   {from} -> v{to}   would be accepted"),
-            "retired" => {
-                println!("{id:longest$}   {from} -> v{to}   revision {revision}   retired")
-            }
-            _ => println!("{id:longest$}   {from} -> v{to}   revision {revision}   accepted"),
+            "unchanged" => say!("{id:longest$}   v{to}   unchanged"),
+            _ if dry_run => say!("{id:longest$}   {from} -> v{to}   would be accepted"),
+            "retired" => say!("{id:longest$}   {from} -> v{to}   revision {revision}   retired"),
+            _ => say!("{id:longest$}   {from} -> v{to}   revision {revision}   accepted"),
         }
     }
+}
+
+/// The same for programs.
+pub(crate) fn applied_json(applied: &Applied, dry_run: bool) -> Value {
+    json!({
+        "dryRun": dry_run,
+        "epoch": applied.position.map(|at| at.epoch.0),
+        "revision": applied.position.map(|at| at.revision.0),
+        "rules": applied.rules.iter().map(|rule| json!({
+            "id": rule.id,
+            "previousVersion": rule.previous,
+            "version": rule.version,
+            "outcome": rule.outcome,
+        })).collect::<Vec<_>>(),
+    })
 }
 
 /// Through a node's peer port; it answers once the rules are in force there.
@@ -84,108 +118,88 @@ async fn apply_at(
 ) -> Result<(), Failure> {
     let mut body = Map::new();
     for rule in rules {
-        let mut data = rule_data_to_json(&rule.data)
+        let data = rule_data_to_json(&rule.data)
             .map(|data| json!({ "data": data }))
             .map_err(|problems| Failure::configuration(problems.to_string()))?;
-        if let Some(version) = arguments.if_version.filter(|version| *version > 0) {
-            data["version"] = Value::from(version);
-        }
         body.insert(rule.id.to_string(), data);
     }
     let query = if arguments.dry_run { "?dry_run=true" } else { "" };
     let path = format!("/v1/configuration{query}");
-    let answer = node.json(Method::POST, &path, Some(&Value::Object(body))).await?;
-    if arguments.dry_run {
-        println!("{} rules would be accepted", rules.len());
+    let body = Value::Object(body);
+    let condition = arguments.if_version.map(condition);
+    let answer = node.json_if(Method::POST, &path, Some(&body), condition).await?;
+    let format = arguments.what.client.output;
+    if format == Format::Table && arguments.dry_run {
+        say!("{} rules are valid there", rules.len());
         return Ok(());
     }
+    output::print(format, &answer, || written_text(&answer))
+}
+
+/// What a node answered to a write, a line per rule.
+pub(crate) fn written_text(answer: &Value) -> String {
     let through = answer["through"].as_str().unwrap_or("?");
+    let mut lines = Vec::new();
     for (id, one) in answer["results"].as_object().into_iter().flatten() {
         let state = one["state"].as_str().unwrap_or("?");
         let why = one["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
-        println!("{id}   v{}   {state} here (through {through}){why}", one["version"]);
+        lines.push(format!("{id}   v{}   {state} here (through {through}){why}", one["version"]));
     }
-    Ok(())
+    lines.join("\n")
 }
 
-/// Polls until enough nodes have it in force.
+/// `--if-version` as a precondition of HTTP (RFC 9110, section 13.1).
+pub(crate) fn condition(version: u64) -> (HeaderName, String) {
+    match version {
+        0 => (IF_NONE_MATCH, "*".to_string()),
+        version => (IF_MATCH, format!("\"v{version}\"")),
+    }
+}
+
+/// Polls until enough nodes have it in force, or patience ends; the last state seen.
 async fn wait(
     client: &Client,
     revision: u64,
     share: f64,
     patience: Duration,
-) -> Result<(), Failure> {
+) -> Result<Propagation, Failure> {
     let begun = Instant::now();
     loop {
         let state = client.propagation(revision, "").await?;
-        let wanted = (f64::from(state.connected) * share).ceil();
-        let enough = state.connected > 0 && f64::from(state.reached) >= wanted;
-        let late = begun.elapsed() >= patience;
-        if enough || late {
-            println!("{}", propagation_text(&state));
-            if enough {
-                return Ok(());
-            }
-            let cause = format!("not enough nodes have it in force after {patience:?}");
-            return Err(Failure::not_met(cause)
-                .evidence(format!("waiting for: {}", state.waiting.join(", ")))
-                .next("tradewind status"));
+        // Who rejects it will not have it in force however long one waits.
+        let settled = state.connected > 0 && state.waiting.is_empty();
+        if settled || has_reached(&state, share) || begun.elapsed() >= patience {
+            return Ok(state);
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// The two lines that say how far a commit has come.
-pub(crate) fn propagation_text(state: &Propagation) -> String {
-    let ms = |value: f64| format!("{} ms", value.round());
-    let mut text = format!("reached    {}/{}", state.reached, state.connected);
-    if state.timed && state.reached > 0 {
-        text.push_str(&format!(
-            "  p50 {}  p99 {}  last {} ({})",
-            ms(state.p50_ms),
-            ms(state.p99_ms),
-            ms(state.last_ms),
-            state.last_node
-        ));
-    }
-    text.push_str(&format!("   stream {}, peer {}", state.by_stream, state.by_peer));
-    for (node, rule, why) in &state.rejections {
-        text.push_str(&format!("\nrejected   {rule} at {node}: {why}"));
-    }
-    if !state.unreachable.is_empty() {
-        let nodes: Vec<String> = state
-            .unreachable
-            .iter()
-            .map(|row| {
-                let (node, seen) = (&row.node, row.last_seen_ms);
-                match row.active {
-                    Some(at) => format!("{node} (last seen {}, revision {at})", ago(seen)),
-                    None => format!("{node} ({})", span(seen)),
-                }
-            })
-            .collect();
-        let count = nodes.len();
-        let known = if count == 1 { "node" } else { "nodes" };
-        text.push_str(&format!(
-            "\n{count} {known} known but not reachable: {} - they catch up on return",
-            nodes.join(", ")
-        ));
-    }
-    text
+fn has_reached(state: &Propagation, share: f64) -> bool {
+    state.connected > 0 && f64::from(state.reached) >= wanted(state, share)
 }
 
-/// `41 s ago`.
-pub(crate) fn ago(ms: u64) -> String {
-    format!("{} ago", span(ms))
+fn wanted(state: &Propagation, share: f64) -> f64 {
+    (f64::from(state.connected) * share).ceil()
 }
 
-/// `41 s`, `3 h`.
-fn span(ms: u64) -> String {
-    match ms / 1000 {
-        seconds if seconds < 120 => format!("{seconds} s"),
-        seconds if seconds < 7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
+/// A failure unless enough nodes have it in force: one that rejects a rule has not.
+fn enough(state: &Propagation, share: f64, patience: Duration) -> Result<(), Failure> {
+    if has_reached(state, share) {
+        return Ok(());
     }
+    let refusing: BTreeSet<&str> =
+        state.rejections.iter().map(|(node, _, _)| node.as_str()).collect();
+    if refusing.is_empty() || !state.waiting.is_empty() {
+        let cause = format!("not enough nodes have it in force after {patience:?}");
+        return Err(Failure::not_met(cause)
+            .evidence(format!("waiting for: {}", state.waiting.join(", ")))
+            .next("tradewind status"));
+    }
+    let names: Vec<&str> = refusing.into_iter().collect();
+    Err(Failure::not_met(format!("{} of {} nodes reject it", names.len(), state.connected))
+        .evidence(format!("rejected at: {}", names.join(", ")))
+        .next("tradewind check"))
 }
 
 /// `tradewind diff -f FILE`.
@@ -208,17 +222,17 @@ pub(crate) async fn diff(arguments: &FileArguments) -> Result<(), Failure> {
             Some((_, data)) if *data == rule.data => {}
             Some((version, data)) => {
                 differing += 1;
-                println!("~ {} (v{version})", rule.id);
+                say!("~ {} (v{version})", rule.id);
                 print_difference(&shown(data), &shown(&rule.data));
             }
             None => {
                 differing += 1;
-                println!("+ {} (new)", rule.id);
+                say!("+ {} (new)", rule.id);
             }
         }
     }
     if differing == 0 {
-        println!("no differences in {} rules", rules.len());
+        say!("no differences in {} rules", rules.len());
         return Ok(());
     }
     Err(Failure::not_met(format!("{differing} of {} rules differ", rules.len()))
@@ -244,10 +258,10 @@ fn print_difference(old: &Value, new: &Value) {
     };
     let (old, new) = (lines(old), lines(new));
     for line in old.iter().filter(|line| !new.contains(line)) {
-        println!("  - {line}");
+        say!("  - {line}");
     }
     for line in new.iter().filter(|line| !old.contains(line)) {
-        println!("  + {line}");
+        say!("  + {line}");
     }
 }
 
@@ -330,52 +344,21 @@ const POLL: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::client::NodeRow;
-
-    fn gone(node: &str, last_seen_ms: u64, active: Option<u64>) -> NodeRow {
-        NodeRow {
-            node: node.to_string(),
-            region: String::new(),
-            peer_address: String::new(),
-            traffic: Vec::new(),
-            connected: false,
-            last_seen_ms,
-            behind_ms: 0,
-            active,
-            feed: String::new(),
-            rejected: Vec::new(),
-            overrides: 0,
-            draining: false,
-            requests: 0,
-            alarm: String::new(),
-        }
-    }
 
     #[test]
-    fn what_wait_prints_is_the_wording_of_the_specification() {
+    fn a_node_that_rejects_a_rule_does_not_have_it_in_force() {
+        let rejection = ("n1".to_string(), "a".to_string(), "no such region".to_string());
         let state = Propagation {
-            epoch: 1,
-            revision: 48211,
-            connected: 1000,
-            reached: 1000,
-            p50_ms: 43.2,
-            p99_ms: 140.4,
-            last_ms: 211.9,
-            last_node: "sin4".to_string(),
-            by_stream: 971,
-            by_peer: 29,
-            waiting: Vec::new(),
-            unreachable: vec![gone("gru2", 41_000, Some(47002)), gone("syd9", 10_800_000, None)],
-            rejections: Vec::new(),
-            timed: true,
+            connected: 3,
+            reached: 2,
+            rejections: vec![rejection.clone(), rejection],
+            ..Propagation::default()
         };
-        let expected = [
-            "reached    1000/1000  p50 43 ms  p99 140 ms  last 212 ms (sin4)",
-            "   stream 971, peer 29\n",
-            "2 nodes known but not reachable: gru2 (last seen 41 s ago, revision 47002), ",
-            "syd9 (3 h) - they catch up on return",
-        ];
-        assert_eq!(propagation_text(&state), expected.concat());
+        let failure = enough(&state, 1.0, Duration::ZERO).unwrap_err().to_string();
+        assert!(failure.contains("1 of 3 nodes reject it"), "{failure}");
+        assert!(enough(&state, 0.6, Duration::ZERO).is_ok());
+        let nobody = Propagation { connected: 0, ..Propagation::default() };
+        assert!(enough(&nobody, 1.0, Duration::ZERO).is_err());
     }
 
     #[test]

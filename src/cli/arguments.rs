@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
+use super::traffic::TrafficArguments;
 
 /// A global HTTP proxy that keeps steering when its control plane is gone.
 #[derive(Debug, Parser)]
@@ -161,6 +162,14 @@ pub(crate) enum RuleCommand {
     },
     /// The remembered versions of a rule, conflicts included
     History(RuleArguments),
+    /// Every change from now on, as it is committed
+    Watch {
+        /// Only ids that begin so
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        client: ClientArguments,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +190,9 @@ pub(crate) struct ExplainArguments {
 pub(crate) struct OrchestratorArguments {
     #[command(subcommand)]
     pub(crate) command: Option<OrchestratorCommand>,
+    /// A TOML file of settings: each key a flag of this command; flags and variables win
+    #[arg(long, env = "TRADEWIND_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Where nodes and writers connect
     #[arg(long, env = "TRADEWIND_GRPC_LISTEN", default_value = "127.0.0.1:7400")]
     pub(crate) grpc_listen: SocketAddr,
@@ -202,13 +214,36 @@ pub(crate) struct OrchestratorArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OrchestratorCommand {
-    /// Take the fleet's rules back after the store was lost; asks a running, fenced orchestrator
+    /// Take the fleet's rules back after the store was lost
+    ///
+    /// Asks a running, fenced orchestrator, which asks its followers; with --data the one that is
+    /// stopped and has this directory, which asks the nodes named by --from.
     Recover {
         /// Nodes to ask besides the followers: URLs of peer ports
         #[arg(long = "from")]
         from: Vec<String>,
+        /// The directory of a stopped orchestrator
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// Begin with no rules where no node has any; one that has some fences it again
+        #[arg(long)]
+        new_fleet: bool,
         #[command(flatten)]
         client: ClientArguments,
+    },
+    /// Copy the store of a stopped orchestrator, checked; the cluster key is not in it
+    Backup {
+        /// A file that is not there yet
+        to: PathBuf,
+        /// The orchestrator's directory
+        #[arg(long, env = "TRADEWIND_DATA", default_value = "tradewind-orchestrator")]
+        data: PathBuf,
+    },
+    /// The public half of the cluster key, for --trust at nodes
+    Keys {
+        /// The orchestrator's directory
+        #[arg(long, env = "TRADEWIND_DATA", default_value = "tradewind-orchestrator")]
+        data: PathBuf,
     },
 }
 
@@ -225,6 +260,9 @@ pub(crate) struct TlsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeArguments {
+    /// A TOML file of settings: each key a flag of this command; flags and variables win
+    #[arg(long, env = "TRADEWIND_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The node's name: [a-z0-9-]{1,63}
     #[arg(long, env = "TRADEWIND_ID")]
     pub(crate) id: String,
@@ -237,6 +275,8 @@ pub(crate) struct NodeArguments {
     /// Where clients connect (repeatable)
     #[arg(long, env = "TRADEWIND_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
     pub(crate) listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) traffic: TrafficArguments,
     /// Where peers and people connect
     #[arg(long, env = "TRADEWIND_PEER_LISTEN", default_value = "127.0.0.1:7500")]
     pub(crate) peer_listen: SocketAddr,
@@ -280,6 +320,18 @@ pub(crate) struct NodeArguments {
         value_delimiter = ','
     )]
     pub(crate) allow_target: Vec<String>,
+    /// A JSON line for each request: a file, - for standard output, or off
+    #[arg(long, env = "TRADEWIND_ACCESS_LOG", value_name = "FILE", default_value = "-")]
+    pub(crate) access_log: PathBuf,
+    /// A Unix socket over which a newer process takes this one's place
+    #[arg(long, env = "TRADEWIND_HAND_OVER", value_name = "PATH")]
+    pub(crate) hand_over: Option<PathBuf>,
+    /// When leaving: how long to be unready before connections are refused
+    #[arg(long, env = "TRADEWIND_DRAIN_DELAY", default_value = "500ms")]
+    pub(crate) drain_delay: String,
+    /// When leaving: how long what runs may take to come to its end
+    #[arg(long, env = "TRADEWIND_DRAIN_TIMEOUT", default_value = "15s")]
+    pub(crate) drain_timeout: String,
     /// Simulated distances between regions; for demonstrations only
     #[arg(long, env = "TRADEWIND_SIMULATE")]
     pub(crate) simulate: Option<PathBuf>,

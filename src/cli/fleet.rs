@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::apply::{ago, propagation_text};
 use super::arguments::ClientArguments;
 use super::client::NodeRow;
 use super::failure::Failure;
-use super::output::{self, Format};
+use super::output::{self, Format, say};
+use super::propagation::{ago, propagation_json, propagation_text};
 
 /// `tradewind status`.
 pub(crate) async fn status(client: &ClientArguments) -> Result<(), Failure> {
@@ -88,19 +88,7 @@ pub(crate) async fn propagation(
     client: &ClientArguments,
 ) -> Result<(), Failure> {
     let state = client.connect().await?.propagation(0, rule.unwrap_or_default()).await?;
-    let value = json!({
-        "epoch": state.epoch,
-        "revision": state.revision,
-        "connected": state.connected,
-        "reached": state.reached,
-        "p50Ms": state.p50_ms,
-        "p99Ms": state.p99_ms,
-        "lastMs": state.last_ms,
-        "lastNode": state.last_node,
-        "byStream": state.by_stream,
-        "byPeer": state.by_peer,
-        "waiting": state.waiting,
-    });
+    let value = propagation_json(&state);
     output::print(client.output, &value, || {
         format!("revision   {}\n{}", state.revision, propagation_text(&state))
     })
@@ -127,11 +115,11 @@ pub(crate) async fn check(client: &ClientArguments) -> Result<(), Failure> {
         }
     }
     if client.output == Format::Json {
-        println!("{:#}", json!({ "nodes": fleet.nodes.len(), "problems": wrong }));
+        say!("{:#}", json!({ "nodes": fleet.nodes.len(), "problems": wrong }));
     }
     if wrong.is_empty() {
         if client.output != Format::Json {
-            println!("{} nodes, all well at revision {}", fleet.nodes.len(), fleet.revision);
+            say!("{} nodes, all well at revision {}", fleet.nodes.len(), fleet.revision);
         }
         return Ok(());
     }

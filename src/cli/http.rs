@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request, StatusCode};
+use http::{HeaderName, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -45,12 +45,25 @@ impl Http {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
+        self.exchange(method, path, body, None).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        condition: Option<(HeaderName, String)>,
+    ) -> Result<Answer, Failure> {
         let unreachable = |why: String| {
             Failure::failed(format!("nobody can be reached at {}", self.base)).evidence(why)
         };
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some((name, value)) = condition {
+            request = request.header(name, value);
         }
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -84,7 +97,18 @@ impl Http {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
-        let answer = self.call(method, path, body).await?;
+        self.json_if(method, path, body, None).await
+    }
+
+    /// The same under a precondition, such as `If-Match: "v7"`.
+    pub(crate) async fn json_if(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        condition: Option<(HeaderName, String)>,
+    ) -> Result<Value, Failure> {
+        let answer = self.exchange(method, path, body, condition).await?;
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
         if answer.status.is_success() {
             return Ok(value);

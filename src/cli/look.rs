@@ -3,7 +3,7 @@
 use super::arguments::{ClientArguments, ExplainArguments};
 use super::failure::Failure;
 use super::http::Http;
-use super::output;
+use super::output::{self, say};
 use super::read_token;
 use http::{Method, StatusCode};
 
@@ -113,7 +113,7 @@ pub(crate) async fn healthcheck(
     for url in asked {
         match Http::new(url, None).call(Method::GET, "/readyz", None).await {
             Ok(answer) if answer.status == StatusCode::OK => {
-                println!("ready");
+                say!("ready");
                 return Ok(());
             }
             Ok(answer) => {

@@ -11,10 +11,14 @@ mod demo;
 mod failure;
 mod fleet;
 mod http;
+mod keep;
 mod look;
 mod output;
+mod propagation;
 mod roles;
 mod rules;
+mod settings_file;
+mod traffic;
 
 use std::future::Future;
 use std::path::Path;
@@ -26,10 +30,14 @@ use arguments::{Arguments, ClientArguments, Command};
 use client::Client;
 use failure::Failure;
 use http::Http;
+use output::say;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let is_set = |name: &str| std::env::var_os(name);
+    let words =
+        settings_file::expand(std::env::args_os().collect(), &Arguments::command(), &is_set);
+    match words.map(Arguments::parse_from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");
@@ -65,11 +73,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Completion { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "tradewind", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "tradewind", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
         Command::Version => {
-            println!("tradewind {}", env!("CARGO_PKG_VERSION"));
+            say!("tradewind {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
     }

@@ -10,26 +10,26 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::arguments::{NodeArguments, OrchestratorArguments, OrchestratorCommand, TlsArguments};
+use super::arguments::{NodeArguments, OrchestratorArguments, TlsArguments};
 use super::failure::Failure;
+use super::output::say;
 use super::read_token;
 use crate::config::distances::Distances;
 use crate::engine::config::Pace;
 use crate::model::ids::{NodeId, PeerAddr};
 use crate::model::key::PublicKey;
-use crate::node::{Network, Node, NodeError, NodeOptions};
+use crate::model::network::Network;
+use crate::node::{Node, NodeError, NodeOptions, hand_over};
 use crate::orchestrator::{Orchestrator, OrchestratorOptions};
-use crate::telemetry::logs;
+use crate::proxy::certificates::Certificates;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::{logs, service};
 use crate::wire::quantity::parse_duration;
 
 /// `tradewind orchestrator`.
 pub(crate) fn orchestrator(arguments: OrchestratorArguments) -> Result<(), Failure> {
-    if let Some(OrchestratorCommand::Recover { from, client }) = arguments.command {
-        return super::wait_for(async move {
-            let recovered = client.connect().await?.recover(from).await?;
-            println!("{recovered}");
-            Ok(())
-        });
+    if let Some(command) = arguments.command {
+        return super::keep::run(command);
     }
     refuse_tls(&arguments.tls)?;
     let token = read_token(arguments.token_file.as_deref())?;
@@ -60,23 +60,93 @@ pub(crate) fn orchestrator(arguments: OrchestratorArguments) -> Result<(), Failu
 pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
     refuse_tls(&arguments.tls)?;
     let options = node_options(&arguments)?;
+    let pace = drain_pace(&arguments)?;
     logs::begin("info");
+    let path = arguments.hand_over;
+    let failed = |what: &str, error: std::io::Error| {
+        Failure::failed(format!("{what}: {error}")).next("look at the process that runs already")
+    };
+    let (before, inherited) = hand_over::sockets(path.as_deref())
+        .map_err(|error| failed("the process before does not hand over", error))?;
+    let log = options.access_log.clone();
     control_runtime()?.block_on(async move {
         let mut signals = Signals::new()?;
-        let running = Node::start(options).await.map_err(|error| match error {
+        let certificates = options.traffic.certificates.clone();
+        tokio::spawn(reread_on_hangup(log.clone(), certificates));
+        let running = Node::start_with(options, inherited).await.map_err(|error| match error {
             NodeError::Settings(_) => Failure::configuration(error.to_string()),
             other => Failure::failed(format!("the node cannot start: {other}")),
         })?;
         tracing::info!(
             traffic = ?running.traffic_addrs(), peer = %running.peer_addr(), "the node is up"
         );
-        signals.ended().await;
+        if let Some(before) = before
+            && let Err(error) = before.replaced()
+        {
+            running.shutdown(Duration::ZERO, pace.1).await;
+            return Err(failed("the process before did not leave", error));
+        }
+        let door = path.as_deref().map(hand_over::listen).transpose().map_err(|error| {
+            Failure::configuration(format!("--hand-over cannot be listened on: {error}"))
+        })?;
+        service::notify(&service::ready());
+        let replaced = async {
+            match &door {
+                Some(door) => running.replaced(door).await,
+                None => std::future::pending().await,
+            }
+        };
+        let handed_over = tokio::select! {
+            () = signals.ended() => false,
+            () = replaced => true,
+        };
+        let leaving = async {
+            if handed_over {
+                tracing::info!("another process has taken over");
+                running.leave(pace.1).await;
+            } else {
+                service::notify("STOPPING=1");
+                running.shutdown(pace.0, pace.1).await;
+            }
+        };
         tokio::select! {
-            () = running.shutdown(DRAIN_DELAY, DRAIN_PATIENCE) => {}
+            () = leaving => {}
             () = signals.ended() => {}
+        }
+        if let Some(log) = log {
+            log.flush();
         }
         Ok(())
     })
+}
+
+/// HUP: whoever rotates logs has moved the file; whoever renews certificates has written them.
+async fn reread_on_hangup(log: Option<Arc<AccessLog>>, certificates: Option<Arc<Certificates>>) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        if let Some(log) = &log {
+            log.reopen();
+        }
+        let Some(certificates) = certificates.clone() else { continue };
+        match tokio::task::spawn_blocking(move || certificates.reload()).await {
+            Ok(Err(why)) => tracing::error!(%why, "the last good certificates stay"),
+            Ok(Ok(_)) => tracing::info!("the certificates were read"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// How long to stay unready before connections are refused, and how long what runs may take.
+fn drain_pace(arguments: &NodeArguments) -> Result<(Duration, Duration), Failure> {
+    let parse = |flag: &str, text: &str| {
+        parse_duration(text).map_err(|_| {
+            Failure::configuration(format!("{flag} {text:?} is not a duration such as 500ms"))
+        })
+    };
+    Ok((
+        parse("--drain-delay", &arguments.drain_delay)?,
+        parse("--drain-timeout", &arguments.drain_timeout)?,
+    ))
 }
 
 /// Typed settings, or everything that is wrong with them.
@@ -114,6 +184,7 @@ fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
             None => note(format!("--allow-target {network:?} is not a network such as 10.0.0.0/8")),
         }
     }
+    let traffic = arguments.traffic.options(&mut note);
     let distances = match arguments.simulate.as_deref().map(read_distances) {
         None => None,
         Some(Ok(distances)) => Some(distances),
@@ -132,6 +203,7 @@ fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
         region: arguments.region.clone(),
         labels,
         listen: arguments.listen.clone(),
+        traffic,
         traffic_threads: if threads == 0 { cores } else { threads },
         peer_listen: arguments.peer_listen,
         peer_advertise: advertise.flatten(),
@@ -144,10 +216,21 @@ fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
         rules: arguments.rules.clone(),
         trusted,
         token: read_token(arguments.token_file.as_deref())?,
+        access_log: access_log(&arguments.access_log)?,
         allow_targets,
         distances,
         pace: Pace::default(),
     })
+}
+
+fn access_log(path: &Path) -> Result<Option<Arc<AccessLog>>, Failure> {
+    if path == Path::new("off") {
+        return Ok(None);
+    }
+    let opened = AccessLog::open(path).map_err(|error| {
+        Failure::configuration(format!("--access-log {}: {error}", path.display()))
+    })?;
+    Ok(Some(Arc::new(opened)))
 }
 
 fn read_distances(path: &Path) -> Result<Arc<Distances>, String> {
@@ -173,7 +256,7 @@ fn refuse_tls(tls: &TlsArguments) -> Result<(), Failure> {
 pub(crate) fn token(out: &Path) -> Result<(), Failure> {
     if out.exists() {
         read_token(Some(out))?;
-        println!("{} holds a token already; it stays", out.display());
+        say!("{} holds a token already; it stays", out.display());
         return Ok(());
     }
     let mut bytes = [0u8; 32];
@@ -185,12 +268,15 @@ pub(crate) fn token(out: &Path) -> Result<(), Failure> {
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(out).map_err(failed)?;
     writeln!(file, "{token}").and_then(|()| file.sync_all()).map_err(failed)?;
-    println!("made a token in {}", out.display());
+    say!("made a token in {}", out.display());
     Ok(())
 }
 
-/// The runtime of the control side; traffic has threads of its own.
+/// The runtime of the control side; traffic has threads of its own. Who needs it needs sockets too,
+/// so the soft limit of descriptors is raised to the hard one first (getrlimit(2)).
 pub(crate) fn control_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Where it cannot be raised, the limit that stands is met as any shortage is.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -199,10 +285,11 @@ pub(crate) fn control_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::failed(format!("no runtime could be made: {error}")))
 }
 
-/// TERM and INT.
+/// TERM and INT; HUP does not end a process: its terminal may go, and there is nothing to reload.
 pub(crate) struct Signals {
     term: Signal,
     int: Signal,
+    hup: Signal,
 }
 
 impl Signals {
@@ -212,19 +299,18 @@ impl Signals {
         Ok(Signals {
             term: listen(SignalKind::terminate())?,
             int: listen(SignalKind::interrupt())?,
+            hup: listen(SignalKind::hangup())?,
         })
     }
 
     /// Waits for the next one.
     pub(crate) async fn ended(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => tracing::info!("HUP: nothing to reload"),
+            }
         }
     }
 }
-
-/// Between "unready" and "no new connections": load balancers look that often.
-const DRAIN_DELAY: Duration = Duration::from_millis(500);
-/// How long what runs may take to come to its end.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(15);

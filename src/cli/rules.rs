@@ -1,12 +1,13 @@
-//! `rule get | list | delete | history`.
+//! `rule get | list | delete | history | watch`.
 
 use http::Method;
 use serde_json::{Value, json};
 
-use super::arguments::{RuleArguments, RuleCommand};
+use super::apply::{applied_json, condition, say_applied, written_text};
+use super::arguments::{ClientArguments, RuleArguments, RuleCommand};
 use super::client::{Stored, Write};
 use super::failure::Failure;
-use super::output;
+use super::output::{self, Format, say};
 use crate::model::ids::RuleId;
 use crate::wire::rule_document::{rule_data_to_json, rule_to_yaml};
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: &RuleCommand) -> Result<(), Failure> {
                 output::table(&["RULE", "VERSION", "REVISION"], rows.collect())
             })
         }
+        RuleCommand::Watch { prefix, client } => watch(prefix, client).await,
         RuleCommand::Delete { rule, if_version } => delete(rule, *if_version).await,
         RuleCommand::History(arguments) => {
             let versions = arguments.client.connect().await?.history(&arguments.id).await?;
@@ -81,19 +83,41 @@ fn list_at(held: &Value, prefix: &str, format: output::Format) -> Result<(), Fai
 async fn delete(arguments: &RuleArguments, if_version: Option<u64>) -> Result<(), Failure> {
     let id = RuleId::parse(&arguments.id)
         .ok_or_else(|| Failure::usage(format!("{} is not a rule id", arguments.id)))?;
+    let format = arguments.client.output;
     if let Some(node) = arguments.client.node()? {
-        let answer = node.json(Method::DELETE, &format!("/v1/configuration/{id}"), None).await?;
-        println!("{id}   v{}   retired", answer["results"][id.as_str()]["version"]);
+        let path = format!("/v1/configuration/{id}");
+        let condition = if_version.map(condition);
+        let answer = node.json_if(Method::DELETE, &path, None, condition).await?;
+        return output::print(format, &answer, || written_text(&answer));
+    }
+    let write = Write { id, data: None, expected: if_version };
+    let applied = arguments.client.connect().await?.apply(&[write], false).await?;
+    if format == Format::Table {
+        say_applied(&applied, false);
         return Ok(());
     }
-    let write = Write { id: id.clone(), data: None, expected: if_version };
-    let applied = arguments.client.connect().await?.apply(&[write], false).await?;
-    let revision = applied.position.map_or(0, |at| at.revision.0);
-    for rule in &applied.rules {
-        let (from, to) = (rule.previous, rule.version);
-        println!("{id}   v{from} -> v{to}   revision {revision}   retired");
+    output::print(format, &applied_json(&applied, false), String::new)
+}
+
+/// A line per change; JSON on one line each, YAML as a stream of documents.
+async fn watch(prefix: &str, client: &ClientArguments) -> Result<(), Failure> {
+    let mut changes = client.connect().await?.watch().await?;
+    while let Some(changed) = changes.next().await? {
+        for rule in changed.iter().filter(|rule| rule.id.starts_with(prefix)) {
+            match client.output {
+                Format::Json => say!("{}", shown(rule)),
+                Format::Yaml => {
+                    say!("---");
+                    output::print(Format::Yaml, &shown(rule), String::new)?;
+                }
+                Format::Table => {
+                    let what = if rule.retired { "retired" } else { "written" };
+                    say!("{}   v{}   revision {}   {what}", rule.id, rule.version, rule.revision);
+                }
+            }
+        }
     }
-    Ok(())
+    Err(Failure::failed("the orchestrator ended the watch").next("tradewind rule watch"))
 }
 
 fn shown(rule: &Stored) -> Value {

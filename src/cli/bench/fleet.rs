@@ -1,19 +1,27 @@
 //! One rule to many followers: the orchestrator's stream beside a naive broadcast.
 //!
-//! Both sides use real gRPC over loopback and followers that verify and apply what they get. Our
-//! side also commits to its store first, with fsync; the naive one keeps nothing.
+//! All sides use real gRPC over loopback. Ours commits to its store first, with fsync, and has
+//! reports coming back; its followers verify. The naive ones keep nothing and hear nothing: with
+//! verifying followers it shows what the stream costs, with believing ones what care costs, and
+//! with all rules in every push what a delta saves.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::{load, median, quantile};
-use crate::cli::client::{Arrival, Client, Naive, Write, follow};
+use crate::cli::client::{Arrival, Care, Client, Naive, Write, follow};
 use crate::cli::failure::Failure;
-use crate::model::ids::RuleId;
+use crate::cli::output::say;
+use crate::model::delta::{Changes, Delta};
+use crate::model::head::Position;
+use crate::model::ids::{Revision, RuleId};
 use crate::model::key::PrivateKey;
 use crate::model::ledger::{Change, Ledger};
 use crate::model::moment::WallTime;
@@ -33,81 +41,148 @@ struct Figures {
 /// Runs and prints the comparison.
 pub(super) async fn run(followers: usize, rules: usize, rounds: usize) -> Result<(), Failure> {
     let directory = std::env::temp_dir().join(format!("tradewind-bench-{}", std::process::id()));
-    let options = OrchestratorOptions::local(&directory);
-    let orchestrator = Orchestrator::start(options)
-        .await
-        .map_err(|error| Failure::failed(format!("the orchestrator cannot start: {error}")))?;
-    let url = format!("http://{}", orchestrator.grpc_addr());
-    let client = Client::connect(&url, None).await?;
-    let writes: Result<Vec<Write>, Failure> = (0..rules).map(|n| write(n, 0)).collect();
-    client.apply(&writes?, false).await?;
-    let (arrivals, mut arrived) = mpsc::unbounded_channel();
-    let ours: Vec<_> = (0..followers).map(|n| follow(url.clone(), n, arrivals.clone())).collect();
-    wait_for(&mut arrived, followers, 1).await?;
-
-    let naive = Naive::default();
-    let (naive_url, served) = serve(&naive).await?;
-    let (naive_arrivals, mut naive_arrived) = mpsc::unbounded_channel();
-    let theirs: Vec<_> =
-        (0..followers).map(|n| follow(naive_url.clone(), n, naive_arrivals.clone())).collect();
-    let begun = Instant::now();
-    while naive.count() < followers && begun.elapsed() < PATIENCE {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let mut ours = Ours::start(&directory, followers, rules).await?;
     let mut book = Book::new(rules)?;
-    naive.push(&book.ledger);
-    // The naive followers know no key and trust the first; their first ledger is revision 1 too.
-    wait_for(&mut naive_arrived, followers, 1).await?;
-
-    let (mut delta, mut whole) = (Figures::default(), Figures::default());
+    let mut careful = Theirs::start(followers, &book, Care::Verify).await?;
+    let mut believing = Theirs::start(followers, &book, Care::Believe).await?;
+    let mut whole = Theirs::start(followers, &book, Care::Believe).await?;
     for round in 0..rounds {
-        let begun = Instant::now();
-        let applied = client.apply(&[write(round % rules.max(1), round + 1)?], false).await?;
-        let answered = begun.elapsed();
-        let revision = applied.position.map_or(0, |at| at.revision.0);
-        let times = wait_for(&mut arrived, followers, revision).await?;
-        delta.note(&times, begun, Some(answered));
-
-        let begun = Instant::now();
+        ours.push(round, rules).await?;
         book.change(round % rules.max(1), round + 1)?;
-        naive.push(&book.ledger);
-        let revision = book.ledger.head().revision.0;
-        let times = wait_for(&mut naive_arrived, followers, revision).await?;
-        whole.note(&times, begun, None);
+        careful.push(&book, &book.newest()).await?;
+        believing.push(&book, &book.newest()).await?;
+        whole.push(&book, &book.ledger.replacement()).await?;
     }
-    println!("followers  {followers} in this process; {rules} rules; {rounds} rounds, medians");
-    println!("load       {} at the end\n", load());
-    println!("                   p50        p99       last   put answered (fsync included)");
-    delta.print("tradewind");
-    whole.print("naive");
-    for task in ours.into_iter().chain(theirs) {
-        task.abort();
+    say!("followers  {followers} of each kind in this process; {rules} rules; {rounds} rounds");
+    say!("load       {} at the end\n", load());
+    say!("from the write to the follower that applied it, ms, medians of the rounds:\n");
+    say!("{:38} {:>7} {:>7} {:>7}   put answered", "", "p50", "p99", "last");
+    ours.figures.print("tradewind: store, sign, stream, verify");
+    careful.figures.print("naive broadcast of the delta, verified");
+    believing.figures.print("naive broadcast of the delta, believed");
+    whole.figures.print("naive broadcast of all rules, believed");
+    for side in [careful, believing, whole] {
+        side.end();
     }
-    served.abort();
-    orchestrator.shutdown().await;
+    ours.end().await;
     // What a measurement leaves behind is of no use to anybody.
     let _ = std::fs::remove_dir_all(&directory);
     Ok(())
 }
 
-/// Waits until this many followers have this revision or a later one; when each did.
-async fn wait_for(
-    arrived: &mut mpsc::UnboundedReceiver<Arrival>,
-    followers: usize,
-    revision: u64,
-) -> Result<Vec<Instant>, Failure> {
-    let mut times = Vec::with_capacity(followers);
-    while times.len() < followers {
-        match tokio::time::timeout(PATIENCE, arrived.recv()).await {
-            Ok(Some(arrival)) if arrival.revision >= revision => times.push(arrival.at),
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                let (some, all) = (times.len(), followers);
-                return Err(Failure::failed(format!("only {some} of {all} followers got it")));
+/// An orchestrator and its followers.
+struct Ours {
+    orchestrator: Orchestrator,
+    client: Client,
+    followers: Followers,
+    figures: Figures,
+}
+
+impl Ours {
+    async fn start(directory: &Path, followers: usize, rules: usize) -> Result<Ours, Failure> {
+        let orchestrator = Orchestrator::start(OrchestratorOptions::local(directory))
+            .await
+            .map_err(|error| Failure::failed(format!("the orchestrator cannot start: {error}")))?;
+        let url = format!("http://{}", orchestrator.grpc_addr());
+        let client = Client::connect(&url, None).await?;
+        let writes: Result<Vec<Write>, Failure> = (0..rules).map(|n| write(n, 0)).collect();
+        client.apply(&writes?, false).await?;
+        let mut followers = Followers::start(followers, &url, Care::Verify);
+        followers.wait_for(1).await?;
+        Ok(Ours { orchestrator, client, followers, figures: Figures::default() })
+    }
+
+    async fn push(&mut self, round: usize, rules: usize) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let applied = self.client.apply(&[write(round % rules.max(1), round + 1)?], false).await?;
+        let answered = begun.elapsed();
+        let revision = applied.position.map_or(0, |at| at.revision.0);
+        let times = self.followers.wait_for(revision).await?;
+        self.figures.note(&times, begun, Some(answered));
+        Ok(())
+    }
+
+    async fn end(self) {
+        self.followers.end();
+        self.orchestrator.shutdown().await;
+    }
+}
+
+/// A naive broadcast and its followers.
+struct Theirs {
+    naive: Naive,
+    served: JoinHandle<()>,
+    followers: Followers,
+    figures: Figures,
+}
+
+impl Theirs {
+    async fn start(count: usize, book: &Book, care: Care) -> Result<Theirs, Failure> {
+        let naive = Naive::default();
+        let (url, served) = serve(&naive).await?;
+        let mut followers = Followers::start(count, &url, care);
+        let begun = Instant::now();
+        while naive.count() < count && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // These followers know no key and trust the first.
+        naive.welcome(book.key.public());
+        naive.push(&book.ledger.replacement());
+        followers.wait_for(1).await?;
+        Ok(Theirs { naive, served, followers, figures: Figures::default() })
+    }
+
+    async fn push(&mut self, book: &Book, delta: &Delta) -> Result<(), Failure> {
+        let begun = Instant::now();
+        self.naive.push(delta);
+        let times = self.followers.wait_for(book.ledger.head().revision.0).await?;
+        self.figures.note(&times, begun, None);
+        Ok(())
+    }
+
+    fn end(self) {
+        self.followers.end();
+        self.served.abort();
+    }
+}
+
+/// Followers of one side, and what they tell.
+struct Followers {
+    tasks: Vec<JoinHandle<()>>,
+    arrived: mpsc::UnboundedReceiver<Arrival>,
+}
+
+impl Followers {
+    fn start(count: usize, url: &str, care: Care) -> Followers {
+        let (arrivals, arrived) = mpsc::unbounded_channel();
+        let tasks = (0..count)
+            .map(|number| follow(url.to_string(), number, care, arrivals.clone()))
+            .collect();
+        Followers { tasks, arrived }
+    }
+
+    /// Waits until all have this revision or a later one; when each did.
+    async fn wait_for(&mut self, revision: u64) -> Result<Vec<Instant>, Failure> {
+        let all = self.tasks.len();
+        let mut times = Vec::with_capacity(all);
+        while times.len() < all {
+            match tokio::time::timeout(PATIENCE, self.arrived.recv()).await {
+                Ok(Some(arrival)) if arrival.revision >= revision => times.push(arrival.at),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => {
+                    let some = times.len();
+                    return Err(Failure::failed(format!("only {some} of {all} followers got it")));
+                }
             }
         }
+        Ok(times)
     }
-    Ok(times)
+
+    fn end(self) {
+        for task in self.tasks {
+            task.abort();
+        }
+    }
 }
 
 impl Figures {
@@ -129,7 +204,7 @@ impl Figures {
         } else {
             format!("{:.1} ms", median(&mut self.answered))
         };
-        println!("{name:12} {p50:7.1} ms {p99:7.1} ms {last:7.1} ms   {answered}");
+        say!("{name:38} {p50:7.1} {p99:7.1} {last:7.1}   {answered}");
     }
 }
 
@@ -153,6 +228,16 @@ impl Book {
     fn change(&mut self, number: usize, round: usize) -> Result<(), Failure> {
         let change = self.next(number, round)?;
         self.commit(&[change])
+    }
+
+    /// The newest change alone.
+    fn newest(&self) -> Delta {
+        let at = self.ledger.position();
+        let before = Position { epoch: at.epoch, revision: Revision(at.revision.0 - 1) };
+        match self.ledger.changes_since(Some(before)) {
+            Changes::Delta(delta) => delta,
+            Changes::Current => self.ledger.replacement(),
+        }
     }
 
     fn next(&self, number: usize, round: usize) -> Result<Change, Failure> {
@@ -189,9 +274,11 @@ fn write(number: usize, round: usize) -> Result<Write, Failure> {
     Ok(Write { id, data: Some(data), expected: None })
 }
 
-async fn serve(naive: &Naive) -> Result<(String, tokio::task::JoinHandle<()>), Failure> {
+async fn serve(naive: &Naive) -> Result<(String, JoinHandle<()>), Failure> {
     let fail = |error: std::io::Error| Failure::failed(format!("no port: {error}"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(fail)?;
+    let socket = TcpSocket::new_v4().map_err(fail)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(fail)?;
+    let listener = socket.listen(4_096).map_err(fail)?;
     let url = format!("http://{}", listener.local_addr().map_err(fail)?);
     let server = tonic::transport::Server::builder().add_service(naive.service());
     let served = tokio::spawn(async move {

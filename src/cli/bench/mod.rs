@@ -9,13 +9,14 @@ mod proxy;
 
 use super::arguments::BenchCommand;
 use super::failure::Failure;
+use super::output::say;
 use super::roles::control_runtime;
 use crate::telemetry::logs;
 
 /// `tradewind bench …`.
 pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
     logs::begin("error");
-    println!("machine    {} cores, load {}", cores(), load());
+    say!("machine    {} cores, load {}", cores(), load());
     control_runtime()?.block_on(async move {
         match command {
             BenchCommand::Fleet { followers, rules, rounds } => {

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 use super::{load, median, origin, quantile};
 use crate::cli::failure::Failure;
+use crate::cli::output::say;
 
 /// A proxy under measurement.
 struct Peer {
@@ -53,7 +54,7 @@ pub(super) async fn run(
     let mut peers = vec![ours(&directory, origin)?];
     match nginx(&directory, origin)? {
         Some(nginx) => peers.push(nginx),
-        None => println!("nginx      is not installed: SKIPPED, no ratio"),
+        None => say!("nginx      is not installed: SKIPPED, no ratio"),
     }
     for peer in &mut peers {
         wait_until_up(peer.at).await?;
@@ -66,12 +67,12 @@ pub(super) async fn run(
             measure(peer, connections, requests).await?;
         }
     }
-    println!(
+    say!(
         "{connections} connections, {requests} requests of {size} bytes a round, {rounds} rounds, \
          medians; load {} at the end\n",
         load()
     );
-    println!("              CPU/request   requests/s       p50       p99   errors");
+    say!("              CPU/request   requests/s       p50       p99   errors");
     let mut cpu = Vec::new();
     for peer in &mut peers {
         cpu.push(peer.print());
@@ -80,7 +81,7 @@ pub(super) async fn run(
         let _ = peer.process.wait();
     }
     if let [ours, nginx] = cpu.as_slice() {
-        println!("\nratio       {:.2} of nginx's CPU per request", ours / nginx);
+        say!("\nratio       {:.2} of nginx's CPU per request", ours / nginx);
     }
     let _ = std::fs::remove_dir_all(&directory);
     Ok(())
@@ -93,7 +94,7 @@ impl Peer {
         };
         let cpu = of(|round| round.cpu_us);
         let errors: usize = self.rounds.iter().map(|round| round.errors).sum();
-        println!(
+        say!(
             "{:11} {cpu:9.1} us {:12.0} {:6.2} ms {:6.2} ms {errors:8}",
             self.name,
             of(|round| round.per_second),
@@ -111,7 +112,7 @@ fn ours(directory: &Path, origin: SocketAddr) -> Result<Peer, Failure> {
     let (at, peer) = (free_port()?, free_port()?);
     let own = std::env::current_exe().map_err(|error| Failure::failed(error.to_string()))?;
     let process = Command::new(own)
-        .args(["node", "--id", "bench", "--traffic-threads", "1"])
+        .args(["node", "--id", "bench", "--traffic-threads", "1", "--access-log", "off"])
         .args(["--listen", &at.to_string(), "--peer-listen", &peer.to_string()])
         .args(["--data", &directory.join("node").display().to_string()])
         .args(["--rules", &rules.display().to_string()])

@@ -34,6 +34,7 @@ pub(crate) struct Fleet {
 }
 
 /// How far a commit has come.
+#[derive(Default)]
 pub(crate) struct Propagation {
     pub(crate) epoch: u64,
     pub(crate) revision: u64,
@@ -135,10 +136,14 @@ fn row(status: proto::NodeStatus) -> NodeRow {
 
 impl Client {
     /// Has a fenced orchestrator take the fleet's rules back.
-    pub(crate) async fn recover(&self, from: Vec<String>) -> Result<String, Failure> {
+    pub(crate) async fn recover(
+        &self,
+        from: Vec<String>,
+        new_fleet: bool,
+    ) -> Result<String, Failure> {
         let mut client = ControlServiceClient::new(self.channel.clone());
         let answer = client
-            .recover(self.request(proto::RecoverRequest { from }))
+            .recover(self.request(proto::RecoverRequest { from, new_fleet }))
             .await
             .map_err(|status| self.failed("nothing was recovered", &status))?
             .into_inner();

@@ -1,10 +1,12 @@
 //! Followers for measurements: the stream and the ledger of a node, and nothing else.
 //!
-//! Verifies and applies exactly as a node does, and reports what is active. Beside it a naive
-//! broadcast to compare with: a queue per follower, and the whole configuration in every push.
+//! A careful one verifies and applies exactly as a node does, and reports what is active. Beside
+//! it a naive broadcast to compare with: a queue per follower on the one side, a map of what was
+//! said on the other; no signature is checked, no history kept, nothing reported.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -12,11 +14,13 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::model::delta::{Basis, Delta};
 use crate::model::exchange::{FromNode, FromOrchestrator};
-use crate::model::follow::{FeedState, Hello, Path, Report};
-use crate::model::ids::NodeId;
-use crate::model::key::PrivateKey;
+use crate::model::follow::{FeedState, Hello, Path, Report, Welcome};
+use crate::model::ids::{NodeId, RuleId};
+use crate::model::key::{PrivateKey, PublicKey};
 use crate::model::ledger::Ledger;
+use crate::model::record::Record;
 use crate::model::trust::{Trust, TrustSource};
 use crate::wire::follow_proto::{OrchestratorReader, follow_requests, follow_responses};
 use crate::wire::proto;
@@ -33,18 +37,29 @@ pub(crate) struct Arrival {
 pub(crate) fn follow(
     url: String,
     number: usize,
+    care: Care,
     arrivals: mpsc::UnboundedSender<Arrival>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
-        if let Err(error) = run(&url, number, &arrivals).await {
+        if let Err(error) = run(&url, number, care, &arrivals).await {
             eprintln!("follower {number}: {error}");
         }
     })
 }
 
+/// What a follower does with a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// What a node does: signature, history, fingerprint; then it reports.
+    Verify,
+    /// It puts the rules into a map.
+    Believe,
+}
+
 async fn run(
     url: &str,
     number: usize,
+    care: Care,
     arrivals: &mpsc::UnboundedSender<Arrival>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut client = FollowServiceClient::connect(url.to_string())
@@ -58,10 +73,16 @@ async fn run(
     let mut reader = OrchestratorReader::default();
     let mut trust = Trust::default();
     let mut ledger: Option<Ledger> = None;
+    let mut believed = BTreeMap::new();
     while let Some(message) = messages.next().await {
         match reader.push(&message?)? {
             Some(FromOrchestrator::Welcome(welcome)) => {
                 trust.learn(welcome.key, TrustSource::Pinned);
+            }
+            Some(FromOrchestrator::Delta(delta)) if care == Care::Believe => {
+                let revision = delta.to.head.revision.0;
+                believe(&mut believed, delta);
+                arrivals.send(Arrival { revision, at: Instant::now() })?;
             }
             Some(FromOrchestrator::Delta(delta)) => {
                 let next = match &ledger {
@@ -92,6 +113,13 @@ async fn run(
     Ok(())
 }
 
+fn believe(rules: &mut BTreeMap<RuleId, Arc<Record>>, delta: Delta) {
+    if delta.basis == Basis::Nothing {
+        rules.clear();
+    }
+    rules.extend(delta.records.into_iter().map(|record| (record.id.clone(), record)));
+}
+
 fn hello(number: usize) -> Hello {
     let mut seed = [7u8; 32];
     seed[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -108,7 +136,7 @@ fn hello(number: usize) -> Hello {
     }
 }
 
-/// The naive broadcast: every follower has a queue, every push is the whole configuration.
+/// The naive broadcast: every follower has a queue, and every push is encoded for each.
 #[derive(Clone, Default)]
 pub(crate) struct Naive {
     followers: Arc<Mutex<Vec<Queue>>>,
@@ -122,11 +150,23 @@ impl Naive {
         FollowServiceServer::new(self.clone()).max_encoding_message_size(MESSAGE_BYTES)
     }
 
-    /// Pushes the whole ledger to everybody.
-    pub(crate) fn push(&self, ledger: &Ledger) {
+    /// Names the key that signs to everybody.
+    pub(crate) fn welcome(&self, key: PublicKey) {
+        let (cluster, certificate, fenced) = (key.cluster(), None, false);
+        let beacon_interval = Duration::from_secs(1);
+        let welcome = Welcome { cluster, key, certificate, fenced, beacon_interval };
+        self.send(&FromOrchestrator::Welcome(Box::new(welcome)));
+    }
+
+    /// Pushes to everybody.
+    pub(crate) fn push(&self, delta: &Delta) {
+        self.send(&FromOrchestrator::Delta(delta.clone()));
+    }
+
+    fn send(&self, word: &FromOrchestrator) {
         let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         for queue in followers.iter() {
-            for message in follow_responses(&FromOrchestrator::Delta(ledger.replacement())) {
+            for message in follow_responses(word) {
                 // A follower that is gone is nobody's loss here.
                 let _ = queue.send(Ok(message));
             }

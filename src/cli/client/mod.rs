@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 pub(crate) use fleet::{NodeRow, Propagation};
-pub(crate) use follower::{Arrival, Naive, follow};
+pub(crate) use follower::{Arrival, Care, Naive, follow};
 pub(crate) use rules::{Applied, Stored, Write};
 
 use super::failure::Failure;
@@ -59,6 +59,12 @@ impl Client {
         if let Some(bad) = details.bad_request() {
             let violations = bad.field_violations.iter();
             lines.extend(violations.map(|one| format!("  {}: {}", one.field, one.description)));
+        }
+        if let Some(failed) = details.precondition_failure() {
+            let violations = failed.violations.iter();
+            lines.extend(violations.map(|one| format!("  {}: {}", one.subject, one.description)));
+            return Failure::failed(format!("{what}: {}", status.message()))
+                .evidence(lines.join("\n"));
         }
         let info = details.error_info();
         if let Some(version) = info.and_then(|info| info.metadata.get("current_version")) {

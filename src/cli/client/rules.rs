@@ -1,6 +1,7 @@
 //! RuleService.
 
 use bytes::Bytes;
+use tonic::Streaming;
 
 use super::Client;
 use crate::cli::failure::Failure;
@@ -121,6 +122,18 @@ impl Client {
         }
     }
 
+    /// Follows the changes from now on.
+    pub(crate) async fn watch(&self) -> Result<Changes, Failure> {
+        let mut request = self.request(proto::WatchRulesRequest { after: None });
+        request.metadata_mut().remove("grpc-timeout");
+        let answer = self
+            .rules()
+            .watch_rules(request)
+            .await
+            .map_err(|status| self.failed("the rules cannot be watched", &status))?;
+        Ok(Changes { client: self.clone(), stream: answer.into_inner() })
+    }
+
     /// The remembered versions of a rule, newest first.
     pub(crate) async fn history(&self, id: &str) -> Result<Vec<Stored>, Failure> {
         let request = proto::GetRuleHistoryRequest { id: id.to_string() };
@@ -136,6 +149,22 @@ impl Client {
                 one.rule.map(|rule| Stored { kind, node, ..stored(rule) })
             })
             .collect())
+    }
+}
+
+/// Changes as they are committed.
+pub(crate) struct Changes {
+    client: Client,
+    stream: Streaming<proto::WatchRulesResponse>,
+}
+
+impl Changes {
+    /// The rules of the next commit; `None` when the orchestrator ended the watch.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Stored>>, Failure> {
+        let message = self.stream.message().await;
+        let message =
+            message.map_err(|status| self.client.failed("the watch has ended", &status))?;
+        Ok(message.map(|message| message.rules.into_iter().map(stored).collect()))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::cli::failure::Failure;
 use crate::config::distances::Distances;
 use crate::engine::config::Pace;
 use crate::model::ids::NodeId;
-use crate::node::{Node, NodeOptions};
+use crate::node::{Node, NodeOptions, TrafficOptions};
 use crate::orchestrator::{Orchestrator, OrchestratorOptions};
 use crate::wire::rule_document::rules_from_yaml_or_json;
 
@@ -401,6 +401,7 @@ fn node_options(
         region: region.to_string(),
         labels: BTreeMap::new(),
         listen: vec![places.traffic[index]],
+        traffic: TrafficOptions::default(),
         traffic_threads: 1,
         peer_listen: places.peers[index],
         peer_advertise: None,
@@ -413,6 +414,7 @@ fn node_options(
         rules: None,
         trusted: Vec::new(),
         token: None,
+        access_log: None,
         allow_targets: Vec::new(),
         distances: Some(distances),
         pace: Pace::default(),

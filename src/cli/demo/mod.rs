@@ -19,7 +19,7 @@ use super::arguments::{DemoArguments, DemoCommand};
 use super::client::{Client, Write};
 use super::failure::Failure;
 use super::http::Http;
-use super::output;
+use super::output::{self, say};
 use super::roles::{Signals, control_runtime};
 use crate::telemetry::logs;
 use crate::wire::quantity::parse_duration;
@@ -37,13 +37,13 @@ pub(crate) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         DemoCommand::Load { nodes, host, rate } => load::alone(&nodes, &host, rate),
         DemoCommand::Status => super::wait_for(async move {
             let status = control.get("/status").await.map_err(no_demo)?;
-            println!("{}", status_text(&status));
+            say!("{}", status_text(&status));
             Ok(())
         }),
         other => super::wait_for(async move {
             let (path, body) = told(other)?;
             let answer = control.json(Method::POST, path, Some(&body)).await.map_err(no_demo)?;
-            println!("{}", answer["done"].as_str().unwrap_or("done"));
+            say!("{}", answer["done"].as_str().unwrap_or("done"));
             Ok(())
         }),
     }
@@ -94,7 +94,7 @@ fn stage(check: bool, rate: u32, control: SocketAddr) -> Result<(), Failure> {
         let places = if check { Places::anywhere()? } else { Places::usual() };
         let fleet = Fleet::start(&directory, places, rate).await?;
         let ready = fleet.ready(Duration::from_secs(20)).await;
-        println!("{}", fleet.banner(begun.elapsed()));
+        say!("{}", fleet.banner(begun.elapsed()));
         fleet.load().await;
         let ended = if !ready {
             Err(Failure::failed("the fleet did not become ready"))
@@ -116,7 +116,7 @@ fn stage(check: bool, rate: u32, control: SocketAddr) -> Result<(), Failure> {
 /// Everything that the demo shows, seen to be true.
 async fn verify(fleet: &Fleet) -> Result<(), Failure> {
     let steered = fleet.until(Duration::from_secs(15), |fleet| fleet.local_share() >= 0.9).await;
-    println!(
+    say!(
         "steering   {:.0} % of requests are answered in their own region",
         100.0 * fleet.local_share()
     );
@@ -138,7 +138,7 @@ async fn verify(fleet: &Fleet) -> Result<(), Failure> {
     loop {
         let state = client.propagation(revision, "").await?;
         if state.reached as usize == fleet.node_count() {
-            println!("{}", super::apply::propagation_text(&state));
+            say!("{}", super::propagation::propagation_text(&state));
             break;
         }
         if begun.elapsed() > Duration::from_secs(10) {
@@ -147,7 +147,7 @@ async fn verify(fleet: &Fleet) -> Result<(), Failure> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let failures = fleet.failures();
-    println!("failures   {failures} of {} requests", fleet.sent());
+    say!("failures   {failures} of {} requests", fleet.sent());
     if failures > 0 {
         return Err(Failure::not_met(format!("{failures} requests failed")));
     }
