@@ -28,7 +28,7 @@ fn bad_input_at_a_node_is_refused_whole_and_changes_nothing() {
 
     let expectations = [
         ("/v1/configuration/x", r#"{"data": {"targets": []}}"#, 422),
-        ("/v1/configuration/x", r#"{"data": {"targets": [{"url": "https://a:1"}]}}"#, 422),
+        ("/v1/configuration/x", r#"{"data": {"targets": [{"url": "ftp://a:1"}]}}"#, 422),
         ("/v1/configuration/x", r#"{"version": 0.5, "data": {"respond": {}}}"#, 422),
         ("/v1/configuration/x", r#"{"version": -1, "data": {"respond": {}}}"#, 422),
         ("/v1/configuration/UPPER", r#"{"data": {"respond": {}}}"#, 422),
@@ -104,6 +104,72 @@ fn a_hostile_digest_changes_nothing_and_the_node_lives() {
     let held = http(node.peer, "GET", "/v1/configuration", None).unwrap().json();
     assert_eq!(held["demo"]["version"], 1);
     assert!(held.get("new").is_none());
+}
+
+#[test]
+fn a_digest_beyond_all_measure_costs_little_and_is_told_why() {
+    let fleet = Fleet::start(1);
+    let node = &fleet.nodes[0];
+    let path = "/v1/configuration-update";
+    let ids = |count: u32| -> String {
+        (0..count).map(|number| format!("\"r{number}\":{number}")).collect::<Vec<_>>().join(",")
+    };
+    let digest = |versions: &str| {
+        format!("{{\"from\":\"http://127.0.0.1:65001\",\"versions\":{{{versions}}}}}")
+    };
+    let expectations = [
+        (digest(&ids(1_000_000)), 413, "too_large"),
+        (digest(&ids(50_000)), 400, "bad_digest"),
+        (digest("\"a\":99999999999999999999999"), 400, "bad_digest"),
+        (digest("\"a\":0"), 400, "bad_digest"),
+        (digest("\"a\":1,\"\\ud800\":1"), 400, "bad_digest"),
+    ];
+    let before = node.process.as_ref().unwrap().resident_kib();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for (body, status, code) in &expectations {
+                    // A server that refuses a body early may close before the answer is read.
+                    let Some(answer) = http(node.peer, "POST", path, Some(body)) else { continue };
+                    assert_eq!(answer.status, *status, "{answer:?}");
+                    assert_eq!(answer.json()["code"], *code, "{answer:?}");
+                    assert!(answer.head.contains("application/problem+json"));
+                }
+            });
+        }
+    });
+    let grown = node.process.as_ref().unwrap().resident_kib().saturating_sub(before);
+    assert!(grown < 100 << 10, "{grown} KiB more");
+    let zipped = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let answer = http_with(node.peer, "POST", path, &zipped, Some("{}")).unwrap();
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (415, Some("encoded")));
+    let held = http(node.peer, "GET", "/v1/configuration", None).unwrap().json();
+    assert_eq!(held.as_object().unwrap().len(), 1, "nothing changed");
+}
+
+#[test]
+fn a_body_that_never_comes_is_given_up_and_others_are_served_meanwhile() {
+    use std::io::{Read, Write};
+    let fleet = Fleet::start(1);
+    let node = &fleet.nodes[0];
+    let slow: Vec<std::net::TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(node.peer).unwrap();
+            let head = "POST /v1/configuration-update HTTP/1.1\r\nhost: localhost\r\n\
+                        content-type: application/json\r\ncontent-length: 100000\r\n\r\n{";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+        })
+        .collect();
+    let lie = r#"{"from": "http://127.0.0.1:65001", "versions": {}}"#;
+    let answer = http(node.peer, "POST", "/v1/configuration-update", Some(lie)).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for mut stream in slow {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 408");
+    }
 }
 
 #[test]

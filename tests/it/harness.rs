@@ -17,10 +17,29 @@ impl Process {
     pub fn start(arguments: &[String]) -> Process {
         let mut command = binary();
         command.args(arguments).stdin(Stdio::null());
+        Process::of(command)
+    }
+
+    /// Any command that becomes the binary.
+    pub fn of(mut command: Command) -> Process {
         if std::env::var_os("TRADEWIND_TEST_LOGS").is_none() {
             command.stdout(Stdio::null()).stderr(Stdio::null());
         }
         Process { child: command.spawn().expect("the binary starts") }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it holds of memory.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("Linux says");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a number of KiB")
     }
 
     /// As a power cut would.
@@ -29,10 +48,21 @@ impl Process {
         self.child.wait().expect("it is gone");
     }
 
+    /// A signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-s", name, &pid]).status().expect("kill is there");
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn ended(&mut self, most: Duration) -> Option<i32> {
+        let status = eventually(most, "the process ends", || self.child.try_wait().ok().flatten());
+        status.code()
+    }
+
     /// TERM; returns the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        self.signal("TERM");
         self.child.wait().expect("it is gone").code()
     }
 }

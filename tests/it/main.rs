@@ -7,7 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod cli;
 mod fleet;
 mod harness;
+mod leaving;
 mod proxy;
+mod starting;
 mod tidy;

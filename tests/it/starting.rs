@@ -1,0 +1,64 @@
+//! A node starts with what it has: names without an address hold nobody up.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Process, eventually, free_ports, http};
+
+fn start(name: &str, directory: &Path, ports: (SocketAddr, SocketAddr), more: &[&str]) -> Process {
+    let rules = directory.join("rules.yaml");
+    std::fs::write(&rules, "id: one\ndata: { respond: { body: here } }\n").unwrap();
+    let mut arguments = vec![
+        "node".to_string(),
+        "--id".to_string(),
+        name.to_string(),
+        "--listen".to_string(),
+        ports.0.to_string(),
+        "--peer-listen".to_string(),
+        ports.1.to_string(),
+        "--data".to_string(),
+        directory.join(name).display().to_string(),
+        "--rules".to_string(),
+        rules.display().to_string(),
+    ];
+    arguments.extend(more.iter().map(ToString::to_string));
+    Process::start(&arguments)
+}
+
+#[test]
+fn a_seed_without_an_address_holds_nobody_up_and_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(4);
+    let _first = start("first", directory.path(), (ports[0], ports[1]), &[]);
+    let named = format!("http://localhost:{}", ports[1].port());
+    let seeds = ["--seed", "http://no-such-name.invalid:7500", "--seed", &named];
+    let begun = Instant::now();
+    let _second = start("second", directory.path(), (ports[2], ports[3]), &seeds);
+    eventually(Duration::from_secs(5), "it serves", || {
+        http(ports[2], "GET", "/", None).filter(|answer| answer.body == "here")
+    });
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let status = || http(ports[3], "GET", "/v1/status", None).map(|answer| answer.json());
+    eventually(Duration::from_secs(20), "the name is told", || {
+        status()?["unresolved"]["http://no-such-name.invalid:7500"].as_str().map(str::to_string)
+    });
+    eventually(Duration::from_secs(20), "the other name has become a neighbour", || {
+        (status()?["neighbours"] == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_fixed_topology_may_be_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(4);
+    let _first = start("first", directory.path(), (ports[0], ports[1]), &[]);
+    let named = format!("http://localhost:{}", ports[1].port());
+    let more = ["--neighbours", named.as_str()];
+    let _second = start("second", directory.path(), (ports[2], ports[3]), &more);
+    eventually(Duration::from_secs(20), "the name is the neighbour", || {
+        let list = http(ports[3], "GET", "/v1/neighbours", None)?.json();
+        let kind = list[0]["kind"].as_str()?.to_string();
+        (kind == "fixed" && list[0]["address"] == format!("http://{}", ports[1])).then_some(())
+    });
+}
