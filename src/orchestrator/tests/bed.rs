@@ -26,7 +26,7 @@ use crate::wire::proto::follow_service_client::FollowServiceClient;
 use crate::wire::proto::rule_service_client::RuleServiceClient;
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn start(home: &Path) -> Orchestrator {
     let beacon_interval = Duration::from_millis(50);
