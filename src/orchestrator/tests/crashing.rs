@@ -3,18 +3,22 @@
 //! The orchestrator runs in a process of its own: this test binary again, with one test that does
 //! nothing unless it is told a directory. A limit on the size of files is a full disk.
 
-use std::io::{BufRead, BufReader, Read};
+use std::future::ready;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use hyper_util::rt::TokioIo;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
+use tower::service_fn;
 
 use super::bed::{eventually, put};
 use crate::orchestrator::{Orchestrator, OrchestratorOptions};
@@ -80,9 +84,15 @@ impl Served {
         Served::try_start(directory, "").unwrap()
     }
 
+    /// Over one connection and no second one: once the process is killed its port may be another
+    /// test's.
     async fn client(&self) -> RuleServiceClient<Channel> {
+        let mut stream = Some(TokioIo::new(TcpStream::connect(self.at).await.unwrap()));
+        let once = service_fn(move |_| {
+            ready(stream.take().ok_or(io::Error::from(ErrorKind::NotConnected)))
+        });
         let endpoint = Channel::from_shared(format!("http://{}", self.at)).unwrap();
-        RuleServiceClient::new(endpoint.connect().await.unwrap())
+        RuleServiceClient::new(endpoint.connect_with_connector(once).await.unwrap())
     }
 
     /// As a power cut would, but for what the system had already taken.
