@@ -22,6 +22,7 @@ use super::grpc;
 use super::headers::{self, Hop};
 use super::http2_target;
 use super::pool::Lease;
+use super::repeats;
 use super::reply::Failure;
 use super::routes::{Filters, RunningRoute, Upstream};
 use super::tunnel;
@@ -43,6 +44,8 @@ pub(super) struct Missed {
     pub(super) failure: Failure,
     /// The body, when nothing of the request was sent.
     pub(super) body: Option<RequestBody>,
+    /// The target says that it has not looked at it.
+    pub(super) unseen: bool,
 }
 
 /// An attempt with one.
@@ -67,7 +70,7 @@ impl Trying {
         waited: &mut Duration,
     ) -> Result<Answered, Missed> {
         let bodiless = body.is_end_stream();
-        let repeatable = bodiless && is_idempotent(&asking.parts.method);
+        let repeatable = bodiless && repeats::is_idempotent(&asking.parts.method);
         let mut timeouts = self.route.rule.timeouts.clone();
         if let Some(patience) = grpc::patience(&asking.parts) {
             timeouts.request = timeouts.request.min(patience);
@@ -76,7 +79,9 @@ impl Trying {
         loop {
             let mut lease = match self.connect(&timeouts, asking, fresh, waited).await {
                 Ok(lease) => lease,
-                Err(failure) => return Err(Missed { failure, body: Some(body) }),
+                Err(failure) => {
+                    return Err(Missed { failure, body: Some(body), unseen: false });
+                }
             };
             let mut request = self.request(asking, body);
             if lease.is_http2() {
@@ -87,7 +92,8 @@ impl Trying {
             self.sent(self.worker.clock.now());
             let begun = Instant::now();
             let sending = lease.send(request);
-            let deadlines = Deadlines { timeouts: &timeouts, asked: asking.begun, begun };
+            let (asked, until) = (asking.begun, asking.until);
+            let deadlines = Deadlines { timeouts: &timeouts, asked, begun, until };
             let result = deadlines.hold(sending, progress).await;
             *waited += begun.elapsed();
             // The latency counts from the last byte, where the target waited for it.
@@ -101,19 +107,25 @@ impl Trying {
                 Some(Err(mut refused)) => {
                     let failure = classify(refused.error(), progress);
                     let back = refused.take_message().map(Request::into_body);
-                    let unseen = bodiless && http2_target::is_unseen(refused.error());
+                    let unseen = http2_target::is_unseen(refused.error());
                     if http2_target::ends_connection(refused.error()) {
                         lease.spoil();
                     }
-                    let unharmed = back.is_some() || repeatable || unseen;
+                    let unharmed = back.is_some() || repeatable || (unseen && bodiless);
                     let again = lease.reused && !fresh && unharmed;
                     if !again {
-                        return Err(Missed { failure, body: back });
+                        return Err(Missed { failure, body: back, unseen });
                     }
                     fresh = true;
                     body = back.unwrap_or_else(|| RequestBody::empty(progress));
                 }
-                None => return Err(Missed { failure: Failure::ResponseTimeout, body: None }),
+                None => {
+                    // Only the end of the whole exchange comes while the client still sends.
+                    let clients = progress.waits_for_client() && !progress.is_whole();
+                    let failure =
+                        if clients { Failure::SlowRequest } else { Failure::ResponseTimeout };
+                    return Err(Missed { failure, body: None, unseen: false });
+                }
             }
         }
     }
@@ -133,6 +145,7 @@ impl Trying {
         }
         let begun = Instant::now();
         let until = (begun + timeouts.connect).min(asking.begun + timeouts.request);
+        let until = asking.until.map_or(until, |end| end.min(until));
         let opened = timeout_at(until, pool.open(to, tunnel)).await;
         *waited += begun.elapsed();
         let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
@@ -202,7 +215,7 @@ impl Trying {
         let failed = Outcome::ServerFailure { retry_after: None };
         let (end, outcome) = match failure {
             Failure::ResponseTimeout => (AttemptEnd::Timeout, Outcome::TimedOut),
-            Failure::BadRequest(_) | Failure::SlowRequest => {
+            Failure::BadRequest(_) | Failure::SlowRequest | Failure::TooLarge => {
                 (AttemptEnd::Aborted, Outcome::Aborted)
             }
             Failure::ConnectionEnded | Failure::BadResponse => (AttemptEnd::Failure, failed),
@@ -229,7 +242,7 @@ impl Trying {
         let unit = self.worker.rng.borrow_mut().random_range(0.0..1.0);
         let now = self.worker.clock.now();
         let outlier = &self.route.rule.health.outlier;
-        let selector = &self.route.payload.selector;
+        let selector = &self.route.payload.lasting.selector;
         upstream.cell.finish(attempt, now, outcome, selector, outlier, unit);
     }
 
@@ -256,6 +269,7 @@ struct Deadlines<'a> {
     timeouts: &'a Timeouts,
     asked: Instant,
     begun: Instant,
+    until: Option<Instant>,
 }
 
 impl Deadlines<'_> {
@@ -278,14 +292,15 @@ impl Deadlines<'_> {
     fn next(&self, progress: &Progress) -> Instant {
         let per_try = self.timeouts.per_try;
         let moved = self.begun.max(progress.moved());
-        if progress.is_whole() {
+        let next = if progress.is_whole() {
             (moved + per_try).min(self.asked.max(progress.moved()) + self.timeouts.request)
         } else if progress.waits_for_client() {
             // The body has a deadline of its own for a client that stops.
             Instant::now() + per_try
         } else {
             moved + per_try
-        }
+        };
+        self.until.map_or(next, |until| until.min(next))
     }
 }
 
@@ -305,6 +320,8 @@ fn frame(out: &mut HeaderMap, received: &HeaderMap, body: &RequestBody) {
 fn classify(error: &hyper::Error, progress: &Progress) -> Failure {
     if progress.is_idle() {
         Failure::SlowRequest
+    } else if progress.is_too_large() {
+        Failure::TooLarge
     } else if error.is_user() || progress.is_broken() {
         Failure::BadRequest("the request body broke off")
     } else if error.is_parse() || http2_target::is_malformed(error) {
@@ -312,9 +329,4 @@ fn classify(error: &hyper::Error, progress: &Progress) -> Failure {
     } else {
         Failure::ConnectionEnded
     }
-}
-
-/// RFC 9110, section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }

@@ -18,7 +18,9 @@ use tokio::time::{Instant, Sleep};
 use super::forward::Underway;
 use super::headers;
 use super::pool::Lease;
+use super::reply::Failure;
 use crate::model::moment::Moment;
+use crate::model::rule::Rule;
 use crate::routing::cell::TargetCell;
 use crate::telemetry::clock::Clock;
 
@@ -44,6 +46,8 @@ pub(crate) struct ResponseBody {
 pub(crate) struct RequestBody {
     /// None for a body that is known to be empty.
     inner: Option<Timed>,
+    /// Bytes that may still come.
+    room: u64,
     progress: Rc<Progress>,
 }
 
@@ -56,15 +60,24 @@ pub(crate) struct Progress {
     waiting: Cell<bool>,
     idle: Cell<bool>,
     broken: Cell<bool>,
+    too_large: Cell<bool>,
 }
 
 /// Counts a body, or a tunnel, at its target for as long as it lives.
 pub(crate) struct OpenBody(Arc<TargetCell>);
 
-/// A body that must move at least once per idle time.
+/// How long a body or a tunnel may take.
+pub(crate) struct Patience {
+    /// From one move to the next.
+    pub(crate) idle: Duration,
+    /// To its very end.
+    pub(crate) until: Option<Instant>,
+}
+
+/// A body that must move, and end, in time.
 struct Timed {
     body: Incoming,
-    idle: Duration,
+    patience: Patience,
     moved: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -76,6 +89,22 @@ pub(crate) enum BodyError {
     Broken(hyper::Error),
     /// Nothing moved for too long.
     Idle,
+    /// The whole exchange took too long.
+    Late,
+    /// There is more of it than allowed.
+    TooLarge,
+}
+
+impl Patience {
+    /// When it ends for what moved last then.
+    pub(crate) fn deadline(&self, moved: Instant) -> Instant {
+        let idle = moved + self.idle;
+        self.until.map_or(idle, |until| until.min(idle))
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
 }
 
 impl ProxyBody {
@@ -94,14 +123,14 @@ impl ResponseBody {
     /// A body that comes from a target over `lease`'s connection.
     pub(crate) fn new(
         body: Incoming,
-        idle: Duration,
+        patience: Patience,
         lease: Lease,
         request: Rc<Progress>,
         open: OpenBody,
         underway: Underway,
     ) -> ResponseBody {
         let mut whole = ResponseBody {
-            inner: Timed::new(body, idle),
+            inner: Timed::new(body, patience),
             lease: Some(lease),
             request,
             _open: open,
@@ -147,6 +176,7 @@ impl Progress {
             waiting: Cell::new(false),
             idle: Cell::new(false),
             broken: Cell::new(false),
+            too_large: Cell::new(false),
         })
     }
 
@@ -175,6 +205,11 @@ impl Progress {
         self.idle.get()
     }
 
+    /// Whether there was more of it than allowed.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.too_large.get()
+    }
+
     /// Whether the body ended before it was whole.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.get()
@@ -182,40 +217,56 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// A body to be sent on.
-    pub(crate) fn new(body: Incoming, idle: Duration, progress: Rc<Progress>) -> RequestBody {
+    /// A body to be sent on, as the rule allows; `until` is when all has to be over. Fails at once
+    /// where the client says that it will be too large.
+    pub(crate) fn new(
+        body: Incoming,
+        rule: &Rule,
+        until: Option<Instant>,
+        progress: Rc<Progress>,
+    ) -> Result<RequestBody, Failure> {
+        let room = rule.limits.max_request_body.unwrap_or(u64::MAX);
+        if body.size_hint().lower() > room {
+            return Err(Failure::TooLarge);
+        }
         let empty = body.is_end_stream();
         progress.whole.set(empty);
-        let inner = (!empty).then(|| Timed::new(body, idle));
-        RequestBody { inner, progress }
+        let patience = Patience { idle: rule.timeouts.idle, until };
+        let inner = (!empty).then(|| Timed::new(body, patience));
+        Ok(RequestBody { inner, room, progress })
     }
 
     /// No body, for a repeat of a request that had none.
     pub(crate) fn empty(progress: &Rc<Progress>) -> RequestBody {
         progress.whole.set(true);
-        RequestBody { inner: None, progress: progress.clone() }
+        RequestBody { inner: None, room: 0, progress: progress.clone() }
     }
 }
 
 impl Timed {
-    fn new(body: Incoming, idle: Duration) -> Timed {
-        Timed { body, idle, moved: Instant::now(), timer: None }
+    fn new(body: Incoming, patience: Patience) -> Timed {
+        Timed { body, patience, moved: Instant::now(), timer: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
+                if self.patience.is_over() && !matches!(frame, None | Some(Err(_))) {
+                    return Poll::Ready(Some(Err(BodyError::Late)));
+                }
                 self.moved = Instant::now();
                 Poll::Ready(frame.map(|frame| frame.map(passable).map_err(BodyError::Broken)))
             }
             Poll::Pending => {
-                let deadline = self.moved + self.idle;
+                let deadline = self.patience.deadline(self.moved);
                 let timer =
                     self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
                 loop {
                     ready!(timer.as_mut().poll(cx));
                     if Instant::now() >= deadline {
-                        return Poll::Ready(Some(Err(BodyError::Idle)));
+                        let late = self.patience.is_over();
+                        let error = if late { BodyError::Late } else { BodyError::Idle };
+                        return Poll::Ready(Some(Err(error)));
                     }
                     timer.as_mut().reset(deadline);
                 }
@@ -287,10 +338,18 @@ impl Body for RequestBody {
         let progress = &body.progress;
         let polled = inner.poll(cx);
         progress.waiting.set(polled.is_pending());
-        let frame = ready!(polled);
+        let mut frame = ready!(polled);
+        let length = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        match body.room.checked_sub(length.map_or(0, |data| data.len() as u64)) {
+            Some(room) => body.room = room,
+            None => {
+                progress.too_large.set(true);
+                frame = Some(Err(BodyError::TooLarge));
+            }
+        }
         progress.moved.set(Instant::now());
         if let Some(Err(error)) = &frame {
-            progress.idle.set(matches!(error, BodyError::Idle));
+            progress.idle.set(matches!(error, BodyError::Idle | BodyError::Late));
             progress.broken.set(true);
         }
         let broken = matches!(frame, Some(Err(_)));
@@ -314,6 +373,8 @@ impl std::fmt::Display for BodyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             BodyError::Broken(error) => write!(f, "the body broke off: {error}"),
+            BodyError::Late => f.write_str("the whole exchange took too long"),
+            BodyError::TooLarge => f.write_str("there is more of the body than allowed"),
             BodyError::Idle => f.write_str("nothing of the body moved for too long"),
         }
     }

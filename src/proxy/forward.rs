@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -24,17 +24,18 @@ use tokio::time::Instant;
 use super::access::Entry;
 use super::attempt::{Answered, Trying};
 use super::authority::{self, Authority};
-use super::body::{OpenBody, Progress, ProxyBody, RequestBody, ResponseBody};
+use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
 use super::grpc;
 use super::headers::{self, Framing, REQUEST_ID};
 use super::listener::Bounds;
 use super::pool::Pool;
+use super::repeats::{self, Repeats};
 use super::reply::{self, Failure};
 use super::routes::{Filters, Routes, RunningRoute};
 use super::tunnel::{self, Tunnel};
 use crate::model::network::Network;
-use crate::model::rule::{Action, RetryOn};
+use crate::model::rule::Action;
 use crate::routing::cell::Outcome;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, Picked};
@@ -81,6 +82,8 @@ pub(super) struct Asking {
     /// Made here when the client sent none.
     pub(super) request_id: Option<HeaderValue>,
     pub(super) begun: Instant,
+    /// When the whole exchange has to be over.
+    pub(super) until: Option<Instant>,
     /// Whether the connection shall become a tunnel.
     pub(super) tunnel: bool,
 }
@@ -106,6 +109,8 @@ pub(crate) struct Underway {
     begun: Instant,
     /// What the access log shall say; none without one.
     entry: Option<Rc<Entry>>,
+    /// The rule that limits how many of these there may be.
+    limited: Option<Arc<RunningRoute>>,
 }
 
 impl Client {
@@ -166,7 +171,8 @@ impl Worker {
                     entry.goes_on(&route, request_id.as_ref());
                 }
                 let tunnel = tunnel::is_asked(&parts, &body);
-                let asking = Asking { parts, onward, client, request_id, begun, tunnel };
+                let until = route.rule.timeouts.total.map(|total| begun + total);
+                let asking = Asking { parts, onward, client, request_id, begun, until, tunnel };
                 let answered = self.forward(&asking, &route, body, underway).await;
                 (Some(route), answered)
             }
@@ -269,41 +275,78 @@ impl Worker {
         asking: &Asking,
         route: &Arc<RunningRoute>,
         body: Incoming,
-        underway: Underway,
+        mut underway: Underway,
     ) -> Result<Response<ProxyBody>, Failure> {
-        let rule = &route.rule;
-        let repeats = rule.retry.on.contains(&RetryOn::ConnectFailure);
-        let attempts = if repeats { rule.retry.attempts.max(1) } else { 1 };
         let progress = Progress::new(self.clock);
-        let mut body = Some(RequestBody::new(body, rule.timeouts.idle, progress.clone()));
-        let mut tried = Vec::new();
+        underway.enter(route)?;
+        let body = RequestBody::new(body, &route.rule, asking.until, progress.clone())?;
+        let bodiless = body.is_end_stream();
+        let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, self.clock.now());
+        let mut body = Some(body);
         let mut waited = Duration::ZERO;
         let mut last = Failure::NoTarget;
-        for _ in 0..attempts {
-            // Without time left the next target would only be blamed for the last one.
-            if !tried.is_empty() && asking.begun.elapsed() >= rule.timeouts.request {
-                break;
-            }
-            let Some(sending) = body.take() else { break };
-            let Some(index) = self.pick(route, &tried) else { break };
+        let mut next = self.pick(route, &[]);
+        while let (Some(index), Some(sending)) = (next, body.take()) {
             underway.tries(index);
             let mut trying = Trying::begin(self.clone(), route.clone(), index);
+            repeats.tried.push(index);
             match trying.send(asking, sending, &progress, &mut waited).await {
                 Ok(answered) => {
-                    let overhead = asking.begun.elapsed().saturating_sub(waited);
-                    self.metrics.overhead.observe(overhead);
-                    underway.took(overhead);
-                    return answer(answered, trying, asking, route, underway);
+                    next = None;
+                    if repeats.want_better(answered.response.status()) {
+                        let response = &answered.response;
+                        trying.finish(outcome(response.status(), response.headers()));
+                        next = self.another(asking, &mut repeats, &mut waited).await;
+                    }
+                    if next.is_none() {
+                        let overhead = asking.begun.elapsed().saturating_sub(waited);
+                        self.metrics.overhead.observe(overhead);
+                        underway.took(overhead);
+                        return answer(answered, trying, asking, route, underway);
+                    }
+                    repeats::discard(answered);
+                    body = Some(RequestBody::empty(&progress));
                 }
                 Err(missed) => {
                     last = missed.failure;
                     trying.fail(last);
-                    body = missed.body;
-                    tried.push(index);
+                    next = None;
+                    if repeats.want_another(&missed) {
+                        next = self.another(asking, &mut repeats, &mut waited).await;
+                    }
+                    body = missed.body.or_else(|| bodiless.then(|| RequestBody::empty(&progress)));
                 }
             }
         }
         Err(last)
+    }
+
+    /// Where to send a request again, after the pause that this asks for; none where there is no
+    /// time, no budget or no target left.
+    async fn another(
+        &self,
+        asking: &Asking,
+        repeats: &mut Repeats<'_>,
+        waited: &mut Duration,
+    ) -> Option<usize> {
+        let route = repeats.route;
+        let mut pause = Duration::ZERO;
+        let other = self.pick(route, &repeats.tried);
+        if other.is_none() {
+            pause = repeats.pause(&mut *self.rng.borrow_mut());
+        }
+        let target = other.or_else(|| self.pick(route, &[]))?;
+        // Without time left the next target would only be blamed for the last one.
+        let latest = asking.begun + route.rule.timeouts.request;
+        let latest = asking.until.map_or(latest, |until| until.min(latest));
+        if Instant::now() + pause >= latest || !repeats.spend(self.clock.now()) {
+            return None;
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+            *waited += pause;
+        }
+        Some(target)
     }
 
     fn pick(&self, route: &RunningRoute, tried: &[usize]) -> Option<usize> {
@@ -320,10 +363,10 @@ impl Worker {
         let picked = if upstreams.len() <= ON_STACK {
             let few: [Candidate<'_>; ON_STACK] = std::array::from_fn(|at| of(at.min(last)));
             let few = &few[..=last];
-            pick::pick(policy.0, policy.1, few, &running.selector, now, rng, tried)
+            pick::pick(policy.0, policy.1, few, &running.lasting.selector, now, rng, tried)
         } else {
             let many: Vec<Candidate<'_>> = (0..=last).map(of).collect();
-            pick::pick(policy.0, policy.1, &many, &running.selector, now, rng, tried)
+            pick::pick(policy.0, policy.1, &many, &running.lasting.selector, now, rng, tried)
         };
         match picked {
             Picked::Target(index) => Some(index),
@@ -353,20 +396,23 @@ fn answer(
     if framing.contradicts {
         lease.spoil();
     }
-    let outcome = if parts.status.is_server_error() {
-        Outcome::ServerFailure { retry_after: headers::retry_after(&parts) }
-    } else {
-        Outcome::Success
-    };
-    trying.finish(outcome);
+    trying.finish(outcome(parts.status, &parts.headers));
     // The hop to the client is this proxy's own (RFC 9112, section 2.3).
     parts.version = Version::HTTP_11;
     headers::for_client(&mut parts.headers, framing);
     Filters::of(&route.rule).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.cell());
-    let idle = route.rule.timeouts.idle;
-    let body = ResponseBody::new(body, idle, lease, progress, open, underway);
+    let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
+    let body = ResponseBody::new(body, patience, lease, progress, open, underway);
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
+}
+
+fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    if status.is_server_error() {
+        Outcome::ServerFailure { retry_after: headers::retry_after(status, headers) }
+    } else {
+        Outcome::Success
+    }
 }
 
 /// The target speaks another protocol from here on; good only where the client asked for it.
@@ -387,7 +433,8 @@ fn switch(
     Filters::of(&route.rule).respond(&mut parts.headers);
     tunnel::announce(&mut parts.headers);
     let open = OpenBody::begin(trying.cell());
-    let tunnel = Tunnel::new(target, route.rule.timeouts.idle, open, underway);
+    let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
+    let tunnel = Tunnel::new(target, patience, open, underway);
     asking.client.tunnel.replace(Some(tunnel));
     Ok(Response::from_parts(parts, ProxyBody::empty()))
 }
@@ -418,7 +465,15 @@ fn onward<T>(
 impl Underway {
     fn begin(worker: Rc<Worker>) -> Underway {
         worker.metrics.in_flight.fetch_add(1, Relaxed);
-        Underway { worker, begun: Instant::now(), entry: None }
+        Underway { worker, begun: Instant::now(), entry: None, limited: None }
+    }
+
+    /// Counts it among the rule's, too, where that has a limit.
+    fn enter(&mut self, route: &Arc<RunningRoute>) -> Result<(), Failure> {
+        let Some(most) = route.rule.limits.max_in_flight else { return Ok(()) };
+        let before = route.payload.lasting.in_flight.fetch_add(1, Relaxed);
+        self.limited = Some(route.clone());
+        if before < most { Ok(()) } else { Err(Failure::RuleFull) }
     }
 
     /// A target is tried, the first or the next.
@@ -454,6 +509,9 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         self.worker.metrics.in_flight.fetch_sub(1, Relaxed);
+        if let Some(route) = &self.limited {
+            route.payload.lasting.in_flight.fetch_sub(1, Relaxed);
+        }
         self.worker.metrics.duration.observe(self.begun.elapsed());
     }
 }

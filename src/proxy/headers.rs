@@ -181,11 +181,11 @@ pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing
 }
 
 /// How long a target wants to be left alone.
-pub(crate) fn retry_after(parts: &http::response::Parts) -> Option<Duration> {
-    if parts.status != StatusCode::SERVICE_UNAVAILABLE {
+pub(crate) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if status != StatusCode::SERVICE_UNAVAILABLE {
         return None;
     }
-    let seconds = parts.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 

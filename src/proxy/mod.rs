@@ -24,6 +24,7 @@ mod headers;
 mod http2;
 mod http2_target;
 pub(crate) mod pool;
+mod repeats;
 mod reply;
 pub(crate) mod resolve;
 mod rewound;

@@ -51,6 +51,10 @@ pub(crate) enum Failure {
     ResponseTimeout,
     /// The client did not send its body in time.
     SlowRequest,
+    /// The body is longer than the rule allows.
+    TooLarge,
+    /// The rule has as many requests under way as it allows.
+    RuleFull,
     /// A defect of this proxy.
     Internal,
 }
@@ -64,7 +68,7 @@ impl Failure {
             Failure::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Failure::NoRoute => StatusCode::NOT_FOUND,
             Failure::Loop => StatusCode::LOOP_DETECTED,
-            Failure::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::NoTarget | Failure::RuleFull => StatusCode::SERVICE_UNAVAILABLE,
             Failure::NameUnknown
             | Failure::AddressRefused
             | Failure::ConnectRefused
@@ -74,6 +78,7 @@ impl Failure {
             | Failure::BadResponse => StatusCode::BAD_GATEWAY,
             Failure::ConnectTimeout | Failure::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Failure::SlowRequest => StatusCode::REQUEST_TIMEOUT,
+            Failure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Failure::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -84,7 +89,9 @@ impl Failure {
             Failure::BadRequest(_)
             | Failure::Misdirected
             | Failure::MethodRefused
-            | Failure::SlowRequest => "http_request_error",
+            | Failure::SlowRequest
+            | Failure::TooLarge => "http_request_error",
+            Failure::RuleFull => "http_request_denied",
             Failure::NoRoute => "destination_not_found",
             Failure::Loop => "proxy_loop_detected",
             Failure::NoTarget => "destination_unavailable",
@@ -120,6 +127,8 @@ impl Failure {
             Failure::BadResponse => "the target's response is not valid",
             Failure::ResponseTimeout => "the target did not answer in time",
             Failure::SlowRequest => "the request body did not come in time",
+            Failure::TooLarge => "the request body is larger than allowed",
+            Failure::RuleFull => "as many requests as allowed are under way",
             Failure::Internal => "the proxy failed",
         }
     }

@@ -5,6 +5,7 @@
 //! changes and goes with the last rule that names it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -15,6 +16,7 @@ use crate::model::ids::{RuleId, Version};
 use crate::model::latency::LatencyInfoRow;
 use crate::model::moment::{Moment, WallTime};
 use crate::model::rule::{Filter, HeaderEdits, Rewrite, Rule, Target, TargetAddress};
+use crate::routing::budget::Budget;
 use crate::routing::cell::TargetCell;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, CostBreakdown};
@@ -33,9 +35,18 @@ pub(crate) type RunningRoute = Route<Arc<Running>>;
 pub(crate) struct Running {
     /// The version in force; none for an overlay that stands alone.
     pub(crate) version: Option<Version>,
-    pub(crate) selector: Arc<Selector>,
+    pub(crate) lasting: Arc<Lasting>,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) counters: Arc<RuleCounters>,
+}
+
+/// What a rule's traffic has taught and used; it outlives the rule's versions.
+#[derive(Debug, Default)]
+pub(crate) struct Lasting {
+    pub(crate) selector: Selector,
+    pub(crate) budget: Budget,
+    /// Requests under way, while the rule limits them.
+    pub(crate) in_flight: AtomicU32,
 }
 
 /// One target of one rule.
@@ -171,10 +182,9 @@ impl RoutesState {
             .iter()
             .map(|target| self.upstream(target, counters.target(&target.address.to_string())))
             .collect();
-        // What was learnt about the rule's traffic outlives a change of the rule.
-        let selector =
-            self.table.route(id).map_or_else(Arc::default, |route| route.payload.selector.clone());
-        Running { version, selector, upstreams, counters }
+        let lasting =
+            self.table.route(id).map_or_else(Arc::default, |route| route.payload.lasting.clone());
+        Running { version, lasting, upstreams, counters }
     }
 
     fn upstream(&mut self, target: &Target, counters: Arc<TargetCounters>) -> Upstream {
@@ -211,6 +221,16 @@ impl RoutesState {
             .collect()
     }
 
+    /// How much of its retry budget each rule has left that has used some of it lately; the first
+    /// so many of them.
+    pub(crate) fn retry_budgets(&self, most: usize, now: Moment) -> Vec<(RuleId, f64)> {
+        let left = |route: &Arc<RunningRoute>| {
+            let terms = &route.rule.retry.budget;
+            Some((route.id.clone(), route.payload.lasting.budget.remaining(terms, now)?))
+        };
+        self.table.routes().filter_map(left).take(most).collect()
+    }
+
     /// How many targets are remembered, those that no rule names any more included.
     #[cfg(test)]
     pub(super) fn known_targets(&self) -> usize {
@@ -233,7 +253,7 @@ impl RoutesState {
         for route in self.table.routes() {
             for upstream in &route.payload.upstreams {
                 if let Some(prior) = priors.get(&upstream.address.to_string()) {
-                    let selector = &route.payload.selector;
+                    let selector = &route.payload.lasting.selector;
                     taken += usize::from(upstream.cell.import(prior, selector, now));
                 }
             }
@@ -251,7 +271,7 @@ pub(crate) fn explain<'h>(
 ) -> Option<Explanation> {
     let matched = routes.find(asked, header)?;
     let running = &matched.route.payload;
-    let costs = pick::explain(&running.candidates(), &running.selector, now);
+    let costs = pick::explain(&running.candidates(), &running.lasting.selector, now);
     let targets = running
         .upstreams
         .iter()

@@ -9,7 +9,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::ready;
-use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request, response};
@@ -19,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
-use super::body::OpenBody;
+use super::body::{OpenBody, Patience};
 use super::forward::Underway;
 use super::headers;
 
@@ -27,7 +26,7 @@ use super::headers;
 pub(crate) struct Tunnel {
     /// Comes once the target's connection has stopped being HTTP.
     target: OnUpgrade,
-    idle: Duration,
+    patience: Patience,
     _open: OpenBody,
     _underway: Underway,
 }
@@ -35,11 +34,11 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     pub(super) fn new(
         target: OnUpgrade,
-        idle: Duration,
+        patience: Patience,
         open: OpenBody,
         underway: Underway,
     ) -> Tunnel {
-        Tunnel { target, idle, _open: open, _underway: underway }
+        Tunnel { target, patience, _open: open, _underway: underway }
     }
 
     /// Carries bytes until the end; `early` came behind the client's request already.
@@ -65,7 +64,7 @@ impl Tunnel {
         tokio::select! {
             // How a tunnel ends is its ends' business.
             _ = both => {}
-            () = silence(&moved, self.idle) => {}
+            () = silence(&moved, &self.patience) => {}
         }
     }
 }
@@ -130,12 +129,12 @@ async fn read<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Vec<u8>> {
     .await
 }
 
-/// Returns when nothing has moved for too long.
-async fn silence(moved: &Cell<Instant>, idle: Duration) {
-    let mut timer = pin!(tokio::time::sleep_until(moved.get() + idle));
+/// Returns when nothing has moved for too long, or when all of it has taken too long.
+async fn silence(moved: &Cell<Instant>, patience: &Patience) {
+    let mut timer = pin!(tokio::time::sleep_until(patience.deadline(moved.get())));
     loop {
         timer.as_mut().await;
-        let until = moved.get() + idle;
+        let until = patience.deadline(moved.get());
         if until <= Instant::now() {
             return;
         }

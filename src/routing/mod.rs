@@ -3,6 +3,7 @@
 pub mod matcher;
 pub mod table;
 
+pub mod budget;
 pub mod cell;
 pub mod estimate;
 pub mod pick;

@@ -22,15 +22,8 @@ pub(crate) enum Feature {
     RefusedMethods,
 }
 
-const NOT_YET: &[Feature] = &[
-    Feature::Retry,
-    Feature::Health,
-    Feature::Limits,
-    Feature::BalanceFirst,
-    Feature::BalanceHash,
-    Feature::TotalTimeout,
-    Feature::RefusedMethods,
-];
+const NOT_YET: &[Feature] =
+    &[Feature::Health, Feature::BalanceFirst, Feature::BalanceHash, Feature::RefusedMethods];
 
 impl Feature {
     /// Whether this release does it.

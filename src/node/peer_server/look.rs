@@ -183,12 +183,17 @@ pub(super) async fn readyz(State(door): State<Arc<Door>>, RawQuery(query): RawQu
 /// GET /metrics.
 pub(super) async fn metrics(State(door): State<Arc<Door>>) -> Response {
     let now = door.clock.now();
-    let rows = {
+    let (rows, budgets) = {
         let routes = door.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.latency_rows(now)
+        (routes.latency_rows(now), routes.retry_budgets(RULES_SHOWN, now))
     };
     let mut text = String::new();
     door.requests.write(&mut text);
+    text.push_str("# TYPE tradewind_retry_budget_remaining_ratio gauge\n");
+    for (rule, left) in budgets {
+        let labels = format!("{{rule=\"{rule}\"}}");
+        text.push_str(&format!("tradewind_retry_budget_remaining_ratio{labels} {left}\n"));
+    }
     if let Some(log) = &door.access_log {
         let name = "tradewind_access_log_dropped_total";
         text.push_str(&format!("# TYPE {name} counter\n{name} {}\n", log.dropped()));
@@ -207,5 +212,7 @@ pub(super) async fn version() -> Response {
     problem::json(StatusCode::OK, &json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
+/// Rules with a series of their own where few need one.
+const RULES_SHOWN: usize = 100;
 /// The view is published with every input, and there is one at least every few seconds.
 const STALLED: std::time::Duration = std::time::Duration::from_secs(10);
