@@ -1,14 +1,17 @@
 //! Flags of a node's traffic ports, and what they come to.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
 use crate::model::network::Network;
-use crate::node::TrafficOptions;
+use crate::node::{Ceilings, TrafficOptions};
 use crate::proxy::certificates::Certificates;
+use crate::proxy::shedding;
+use crate::wire::quantity::parse_size;
 
 #[derive(Debug, Args)]
 pub(crate) struct TrafficArguments {
@@ -49,6 +52,20 @@ pub(crate) struct TrafficArguments {
     /// A certificate chain with its key in PEM for https targets that ask who this node is
     #[arg(long = "target-certificate", env = "TRADEWIND_TARGET_CERTIFICATE", value_name = "FILE")]
     target_certificate: Option<PathBuf>,
+    /// Clients' connections at once; default: what the limit of descriptors has room for
+    #[arg(long, env = "TRADEWIND_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<NonZeroU32>,
+    /// Requests under way at once; one more is a 503
+    #[arg(
+        long,
+        env = "TRADEWIND_MAX_REQUESTS",
+        value_name = "N",
+        default_value_t = shedding::REQUESTS
+    )]
+    max_requests: u32,
+    /// Requests are 503s above nine tenths of this much memory; default: what the system gives
+    #[arg(long, env = "TRADEWIND_MAX_MEMORY", value_name = "SIZE")]
+    max_memory: Option<String>,
 }
 
 impl TrafficArguments {
@@ -70,7 +87,16 @@ impl TrafficArguments {
                 )),
             }
         }
+        let memory = self.max_memory.as_deref().and_then(|size| {
+            let read = parse_size(size);
+            if let Err(why) = &read {
+                note(format!("--max-memory {size}: {}", why.detail));
+            }
+            read.ok()
+        });
+        let connections = self.max_connections.and_then(|most| usize::try_from(most.get()).ok());
         TrafficOptions {
+            ceilings: Ceilings { connections, requests: Some(self.max_requests), memory },
             announcers,
             listen_tls: self.listen_tls.clone(),
             certificates,

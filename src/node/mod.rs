@@ -7,6 +7,7 @@
 
 mod activation;
 mod address_policy;
+mod ceilings;
 pub(crate) mod connect;
 mod disk;
 mod driver;
@@ -31,6 +32,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{mpsc, watch};
 
 use crate::proxy::listener::ProxyHandle;
+pub(crate) use ceilings::Ceilings;
 use disk::Disk;
 use driver::Note;
 pub(crate) use options::{NodeError, NodeOptions};

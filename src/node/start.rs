@@ -30,9 +30,10 @@ use crate::engine::port::Input;
 use crate::model::head::Position;
 use crate::model::ids::PeerAddr;
 use crate::model::key::PrivateKey;
-use crate::proxy::listener::{Bounds, ProxyConfig, ProxyHandle};
+use crate::proxy::listener::{ProxyConfig, ProxyHandle};
 use crate::proxy::resolve::AddressPolicy;
 use crate::proxy::routes::{Routes, RoutesState};
+use crate::proxy::shedding::Shedding;
 use crate::proxy::sockets::{Inherited, Sockets};
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
@@ -64,7 +65,7 @@ impl Node {
         let policy = Arc::new(PeerPolicy::new(advertised, given));
         let links = Links::new(&options);
         let traffic = sockets.addresses.iter().map(ToString::to_string).collect();
-        let proxy = serving.proxy(&options, sockets, clock)?;
+        let proxy = serving.proxy(&options, sockets, clock, &over)?;
         let config = engine_config(&options, advertised, opened.key, (seeds, fixed), traffic);
         let engine = Engine::new(config, opened.keep, rand::random(), clock.now());
         let view = Arc::new(ArcSwap::from_pointee(View::of(&engine, clock.now())));
@@ -169,6 +170,7 @@ struct Serving {
     active: watch::Receiver<Option<Position>>,
     policy: Arc<AddressPolicy>,
     requests: Arc<RequestMetrics>,
+    shedding: Arc<Shedding>,
 }
 
 impl Serving {
@@ -199,16 +201,20 @@ impl Serving {
         };
         let activator = Activator::start(here, disk.clone(), routes.clone(), fallback, activated)
             .map_err(NodeError::Thread)?;
-        Ok(Serving { routes, published, activator, active, policy, requests })
+        let shedding = options.traffic.ceilings.shedding();
+        Ok(Serving { routes, published, activator, active, policy, requests, shedding })
     }
 
-    /// What the traffic threads are told.
+    /// What the traffic threads are told; what they go by is watched from now on.
     fn proxy(
         &self,
         options: &NodeOptions,
         sockets: Sockets,
         clock: Clock,
+        over: &watch::Receiver<bool>,
     ) -> Result<ProxyConfig, NodeError> {
+        let ceilings = options.traffic.ceilings;
+        tokio::spawn(ceilings.watch_memory(self.shedding.clone(), over.clone()));
         Ok(ProxyConfig {
             node: options.id.to_string(),
             tls: options.traffic.tls(&sockets.addresses),
@@ -221,7 +227,8 @@ impl Serving {
             metrics: self.requests.clone(),
             access_log: options.access_log.clone(),
             clock,
-            bounds: Bounds::default(),
+            bounds: ceilings.bounds(options.traffic_threads),
+            shedding: self.shedding.clone(),
         })
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::ceilings::Ceilings;
 use super::options::NodeError;
 use crate::model::network::Network;
 use crate::proxy::certificates::Certificates;
@@ -26,6 +27,7 @@ pub(crate) struct TrafficOptions {
     pub(crate) target_authorities: Vec<PathBuf>,
     /// What it shows to targets that ask who it is: a PEM file.
     pub(crate) target_identity: Option<PathBuf>,
+    pub(crate) ceilings: Ceilings,
 }
 
 impl TrafficOptions {

@@ -19,6 +19,7 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::access::Entry;
@@ -33,6 +34,7 @@ use super::pool::Pool;
 use super::repeats::{self, Repeats};
 use super::reply::{self, Failure};
 use super::routes::{Filters, Routes, RunningRoute};
+use super::shedding::Shedding;
 use super::tunnel::{self, Tunnel};
 use crate::model::network::Network;
 use crate::model::rule::Action;
@@ -58,6 +60,9 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<RequestMetrics>,
     pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) bounds: Bounds,
+    pub(crate) shedding: Arc<Shedding>,
+    /// Places for clients' connections at this thread.
+    pub(crate) connections: Arc<Semaphore>,
     /// Who must begin each connection with a PROXY header.
     pub(crate) announcers: Vec<Network>,
     /// Connections close after the response under way.
@@ -200,7 +205,8 @@ impl Worker {
             "answered"
         );
         let closes = version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS;
-        if closes && self.draining.get() {
+        let shed = failure == Some(Failure::Overloaded);
+        if closes && (shed || self.draining.get() || self.is_crowded()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(failure) = failure.filter(|_| grpc) {
@@ -209,7 +215,16 @@ impl Worker {
         response
     }
 
+    /// Whether places for connections run short: those who wait for another request make room.
+    fn is_crowded(&self) -> bool {
+        self.connections.available_permits() < self.bounds.connections / CROWDED
+    }
+
     fn decide(&self, client: &Client, parts: &request::Parts) -> Result<Decided, Failure> {
+        if self.shedding.refuses(&self.metrics.in_flight) {
+            self.metrics.shed.fetch_add(1, Relaxed);
+            return Err(Failure::Overloaded);
+        }
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Failure::MethodRefused);
         }
@@ -521,5 +536,7 @@ pub(super) fn max_forwards(headers: &HeaderMap) -> Option<u32> {
     headers.get(MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }
 
+/// Below this part of all places connections are not kept for another request.
+const CROWDED: usize = 16;
 /// Candidates laid out on the stack.
 const ON_STACK: usize = 32;

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use super::forward::Worker;
 use super::pool::Pool;
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::Routes;
+use super::shedding::Shedding;
 use super::sockets::Sockets;
 use super::target_tls::TargetTls;
 use crate::model::network::Network;
@@ -45,6 +47,7 @@ pub(crate) struct ProxyConfig {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) clock: Clock,
     pub(crate) bounds: Bounds,
+    pub(crate) shedding: Arc<Shedding>,
     pub(crate) tls: Option<Tls>,
     pub(crate) target_tls: Arc<TargetTls>,
     /// Who must begin each connection with a PROXY header.
@@ -179,10 +182,10 @@ fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::
         tracing::error!("a traffic thread could not make its runtime");
         return;
     };
-    let worker = worker(config);
     let bounds = config.bounds;
     let local = LocalSet::new();
     let connections = Arc::new(Semaphore::new(bounds.connections));
+    let worker = worker(config, connections.clone());
     local.block_on(&runtime, async {
         tokio::task::spawn_local(worker.pool.clone().keep());
         let mut accepting = Vec::new();
@@ -208,7 +211,7 @@ fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::
     runtime.shutdown_background();
 }
 
-fn worker(config: &ProxyConfig) -> Rc<Worker> {
+fn worker(config: &ProxyConfig, connections: Arc<Semaphore>) -> Rc<Worker> {
     let own = format!("tradewind-{}", config.node);
     let via = |version: &str, else_by: &'static str| {
         HeaderValue::from_str(&format!("{version} {own}"))
@@ -233,6 +236,8 @@ fn worker(config: &ProxyConfig) -> Rc<Worker> {
         metrics: config.metrics.clone(),
         access_log: config.access_log.clone(),
         bounds: config.bounds,
+        shedding: config.shedding.clone(),
+        connections,
         announcers: config.announcers.clone(),
         draining: Cell::new(false),
     })
@@ -275,7 +280,10 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 // At the cap a connection is closed at once: better than one that hangs.
-                let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
+                let Ok(permit) = connections.clone().try_acquire_owned() else {
+                    worker.metrics.turned_away.fetch_add(1, Relaxed);
+                    continue;
+                };
                 let (certificates, worker) = (door.certificates.clone(), worker.clone());
                 let serving = connection::serve(stream, peer, certificates, worker, phase.clone());
                 tokio::task::spawn_local(async move {

@@ -28,6 +28,7 @@ mod repeats;
 mod reply;
 pub(crate) mod resolve;
 mod rewound;
+pub(crate) mod shedding;
 pub(crate) mod stall;
 pub(crate) mod target_tls;
 mod tunnel;

@@ -4,7 +4,7 @@
 //! mistaken for one of the target.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode, Uri};
 
 use super::authority::Authority;
@@ -53,6 +53,8 @@ pub(crate) enum Failure {
     SlowRequest,
     /// The body is longer than the rule allows.
     TooLarge,
+    /// This node has as much to do as it can.
+    Overloaded,
     /// The rule has as many requests under way as it allows.
     RuleFull,
     /// A defect of this proxy.
@@ -68,7 +70,9 @@ impl Failure {
             Failure::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Failure::NoRoute => StatusCode::NOT_FOUND,
             Failure::Loop => StatusCode::LOOP_DETECTED,
-            Failure::NoTarget | Failure::RuleFull => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::NoTarget | Failure::RuleFull | Failure::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Failure::NameUnknown
             | Failure::AddressRefused
             | Failure::ConnectRefused
@@ -91,7 +95,7 @@ impl Failure {
             | Failure::MethodRefused
             | Failure::SlowRequest
             | Failure::TooLarge => "http_request_error",
-            Failure::RuleFull => "http_request_denied",
+            Failure::RuleFull | Failure::Overloaded => "http_request_denied",
             Failure::NoRoute => "destination_not_found",
             Failure::Loop => "proxy_loop_detected",
             Failure::NoTarget => "destination_unavailable",
@@ -128,6 +132,7 @@ impl Failure {
             Failure::ResponseTimeout => "the target did not answer in time",
             Failure::SlowRequest => "the request body did not come in time",
             Failure::TooLarge => "the request body is larger than allowed",
+            Failure::Overloaded => "this proxy has too much to do",
             Failure::RuleFull => "as many requests as allowed are under way",
             Failure::Internal => "the proxy failed",
         }
@@ -158,6 +163,9 @@ pub(crate) fn failed(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if failure == Failure::MethodRefused {
         headers.insert(ALLOW, ALLOWED);
+    }
+    if matches!(failure, Failure::RuleFull | Failure::Overloaded) {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     let said = format!("tradewind-{node}; error={}", failure.cause());
     if let Ok(said) = HeaderValue::from_str(&said) {

@@ -16,6 +16,10 @@ use crate::model::ids::RuleId;
 pub(crate) struct RequestMetrics {
     pub(crate) in_flight: AtomicI64,
     pub(crate) connections: AtomicI64,
+    /// Requests refused for want of room at this node.
+    pub(crate) shed: AtomicU64,
+    /// Connections closed for want of room.
+    pub(crate) turned_away: AtomicU64,
     pub(crate) duration: Histogram<16>,
     pub(crate) overhead: Histogram<12>,
     /// Requests that no rule took, and those refused before.
@@ -195,6 +199,13 @@ impl RequestMetrics {
         ];
         for (name, gauge) in gauges {
             let _ = writeln!(out, "# TYPE {name} gauge\n{name} {}", gauge.load(Relaxed));
+        }
+        let counters = [
+            ("tradewind_requests_shed_total", &self.shed),
+            ("tradewind_connections_refused_total", &self.turned_away),
+        ];
+        for (name, counter) in counters {
+            let _ = writeln!(out, "# TYPE {name} counter\n{name} {}", counter.load(Relaxed));
         }
     }
 

@@ -1,10 +1,11 @@
 //! A node starts with what it has: names without an address hold nobody up.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Process, eventually, free_ports, http};
+use crate::harness::{self, Process, eventually, free_ports, http};
 
 fn start(name: &str, directory: &Path, ports: (SocketAddr, SocketAddr), more: &[&str]) -> Process {
     let rules = directory.join("rules.yaml");
@@ -61,4 +62,43 @@ fn a_fixed_topology_may_be_named() {
         let kind = list[0]["kind"].as_str()?.to_string();
         (kind == "fixed" && list[0]["address"] == format!("http://{}", ports[1])).then_some(())
     });
+}
+
+#[test]
+fn a_node_short_of_memory_refuses_requests_and_still_answers_its_operators() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(2);
+    let _node = start("tight", directory.path(), (ports[0], ports[1]), &["--max-memory", "1MiB"]);
+    eventually(Duration::from_secs(20), "requests are refused", || {
+        http(ports[0], "GET", "/", None).filter(|answer| answer.status == 503)
+    });
+    assert_eq!(http(ports[1], "GET", "/livez", None).unwrap().status, 200);
+    let metrics = http(ports[1], "GET", "/metrics", None).unwrap().body;
+    assert!(!metrics.contains("tradewind_requests_shed_total 0"), "{metrics}");
+    assert!(metrics.contains("tradewind_requests_shed_total"), "{metrics}");
+}
+
+#[test]
+fn a_node_with_few_descriptors_turns_clients_away_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(2);
+    let rules = directory.path().join("rules.yaml");
+    std::fs::write(&rules, "id: one\ndata: { respond: { body: here } }\n").unwrap();
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=256:256").arg(harness::binary().get_program());
+    command.args(["node", "--id", "few", "--listen", &ports[0].to_string()]);
+    command.args(["--peer-listen", &ports[1].to_string(), "--rules"]).arg(&rules);
+    command.arg("--data").arg(directory.path().join("few"));
+    let _node = Process::of(command);
+    let serves = || http(ports[0], "GET", "/", None).filter(|answer| answer.body == "here");
+    eventually(Duration::from_secs(20), "it serves", serves);
+    let crowd: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(ports[0]).unwrap()).collect();
+    let told = || http(ports[1], "GET", "/metrics", None).map(|answer| answer.body);
+    eventually(Duration::from_secs(20), "some are turned away, and operators are answered", || {
+        let count = told()?;
+        let (_, count) = count.split_once("\ntradewind_connections_refused_total ")?;
+        count.lines().next()?.parse::<u64>().ok().filter(|count| *count > 100)
+    });
+    drop(crowd);
+    eventually(Duration::from_secs(20), "it serves again", serves);
 }

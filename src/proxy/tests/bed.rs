@@ -18,6 +18,7 @@ use crate::proxy::dial::Distance;
 use crate::proxy::listener::{Bounds, ProxyConfig, ProxyHandle, Tls};
 use crate::proxy::resolve::AddressPolicy;
 use crate::proxy::routes::{RouteChange, RoutesState};
+use crate::proxy::shedding::Shedding;
 use crate::proxy::sockets::{Inherited, Sockets};
 use crate::proxy::target_tls::TargetTls;
 use crate::telemetry::access_log::AccessLog;
@@ -44,6 +45,7 @@ pub(super) struct Setup {
     pub(super) certificates: Option<Arc<Certificates>>,
     pub(super) target_tls: Arc<TargetTls>,
     pub(super) announcers: Vec<Network>,
+    pub(super) shedding: Arc<Shedding>,
 }
 
 impl Default for Setup {
@@ -55,6 +57,7 @@ impl Default for Setup {
             certificates: None,
             target_tls: Arc::new(TargetTls::new(&[], None).unwrap()),
             announcers: Vec::new(),
+            shedding: Arc::default(),
         }
     }
 }
@@ -94,6 +97,7 @@ impl Bed {
             access_log: setup.access_log,
             clock,
             bounds: setup.bounds,
+            shedding: setup.shedding,
         })
         .unwrap();
         let mut bed = Bed { proxy, state, metrics, clock };
