@@ -53,11 +53,18 @@ pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
     pub(super) lease: Lease,
     pub(super) progress: Rc<Progress>,
+    /// When its head was there.
+    pub(super) at: Moment,
 }
 
 impl Trying {
-    pub(super) fn begin(worker: Rc<Worker>, route: Arc<RunningRoute>, index: usize) -> Trying {
-        let attempt = route.payload.upstreams[index].cell.begin(worker.clock.now());
+    pub(super) fn begin(
+        worker: Rc<Worker>,
+        route: Arc<RunningRoute>,
+        index: usize,
+        now: Moment,
+    ) -> Trying {
+        let attempt = route.payload.upstreams[index].cell.begin(now);
         Trying { worker, route, index, attempt: Some(attempt) }
     }
 
@@ -77,8 +84,8 @@ impl Trying {
         }
         let mut fresh = false;
         loop {
-            let mut lease = match self.connect(&timeouts, asking, fresh, waited).await {
-                Ok(lease) => lease,
+            let (mut lease, begun) = match self.connect(&timeouts, asking, fresh, waited).await {
+                Ok(connected) => connected,
                 Err(failure) => {
                     return Err(Missed { failure, body: Some(body), unseen: false });
                 }
@@ -89,20 +96,21 @@ impl Trying {
                 let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
                 http2_target::rewrite(&mut request, &asking.parts.headers, scheme);
             }
-            self.sent(self.worker.clock.now());
-            let begun = Instant::now();
+            self.sent(self.worker.clock.at(begun.into_std()));
             let sending = lease.send(request);
             let (asked, until) = (asking.begun, asking.until);
             let deadlines = Deadlines { timeouts: &timeouts, asked, begun, until };
             let result = deadlines.hold(sending, progress).await;
-            *waited += begun.elapsed();
+            let ended = Instant::now();
+            *waited += ended - begun;
+            let at = self.worker.clock.at(ended.into_std());
             // The latency counts from the last byte, where the target waited for it.
-            if let Some(at) = progress.ended() {
-                self.last_byte(at);
+            if let Some(last) = progress.ended() {
+                self.last_byte(last, at);
             }
             match result {
                 Some(Ok(response)) => {
-                    return Ok(Answered { response, lease, progress: progress.clone() });
+                    return Ok(Answered { response, lease, progress: progress.clone(), at });
                 }
                 Some(Err(mut refused)) => {
                     let failure = classify(refused.error(), progress);
@@ -130,29 +138,31 @@ impl Trying {
         }
     }
 
+    /// A connection to the target, and when it was there.
     async fn connect(
         &self,
         timeouts: &Timeouts,
         asking: &Asking,
         fresh: bool,
         waited: &mut Duration,
-    ) -> Result<Lease, Failure> {
+    ) -> Result<(Lease, Instant), Failure> {
         let upstream = self.upstream();
         let pool = &self.worker.pool;
         let (to, tunnel) = (&upstream.endpoint, self.carries_tunnel(asking));
-        if !fresh && let Some(lease) = pool.kept(to, tunnel) {
-            return Ok(lease);
-        }
         let begun = Instant::now();
+        if !fresh && let Some(lease) = pool.kept(to, tunnel, begun.into_std()) {
+            return Ok((lease, begun));
+        }
         let until = (begun + timeouts.connect).min(asking.begun + timeouts.request);
         let until = asking.until.map_or(until, |end| end.min(until));
         let opened = timeout_at(until, pool.open(to, tunnel)).await;
-        *waited += begun.elapsed();
+        let ended = Instant::now();
+        *waited += ended - begun;
         let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
         if let Some(rtt) = rtt {
-            upstream.cell.observe_connect(rtt, self.worker.clock.now());
+            upstream.cell.observe_connect(rtt, self.worker.clock.at(ended.into_std()));
         }
-        Ok(lease)
+        Ok((lease, ended))
     }
 
     /// Whether the connection shall become a tunnel: over HTTP/2 there is no such thing as Upgrade.
@@ -204,8 +214,7 @@ impl Trying {
 
     /// The request's body ended only then. An answer that is faster than the wire did not wait
     /// for the end: it counts as having taken the wire's time.
-    fn last_byte(&mut self, ended: Moment) {
-        let now = self.worker.clock.now();
+    fn last_byte(&mut self, ended: Moment, now: Moment) {
         let wire = Duration::from_secs_f64(self.cell().snapshot(now).net.clamp(0.0, 6e4) / 1e3);
         self.sent(now - now.since(ended).max(wire));
     }
@@ -221,26 +230,25 @@ impl Trying {
             Failure::ConnectionEnded | Failure::BadResponse => (AttemptEnd::Failure, failed),
             _ => (AttemptEnd::ConnectError, failed),
         };
-        self.end(end, outcome);
+        self.end(end, outcome, self.worker.clock.now());
     }
 
-    /// The attempt ended with an answer.
-    pub(super) fn finish(&mut self, outcome: Outcome) {
+    /// The attempt ended with an answer, whose head was there then.
+    pub(super) fn finish(&mut self, outcome: Outcome, at: Moment) {
         let end = match outcome {
             Outcome::Success => AttemptEnd::Success,
             Outcome::ServerFailure { .. } => AttemptEnd::Failure,
             Outcome::TimedOut => AttemptEnd::Timeout,
             Outcome::Aborted => AttemptEnd::Aborted,
         };
-        self.end(end, outcome);
+        self.end(end, outcome, at);
     }
 
-    fn end(&mut self, end: AttemptEnd, outcome: Outcome) {
+    fn end(&mut self, end: AttemptEnd, outcome: Outcome, now: Moment) {
         let Some(attempt) = self.attempt.take() else { return };
         let upstream = self.upstream();
         upstream.counters.attempt(end);
         let unit = self.worker.rng.borrow_mut().random_range(0.0..1.0);
-        let now = self.worker.clock.now();
         let outlier = &self.route.rule.health.outlier;
         let selector = &self.route.payload.lasting.selector;
         upstream.cell.finish(attempt, now, outcome, selector, outlier, unit);
@@ -257,7 +265,8 @@ impl Trying {
 
 impl Drop for Trying {
     fn drop(&mut self) {
-        self.end(AttemptEnd::Aborted, Outcome::Aborted);
+        let now = self.worker.clock.now();
+        self.end(AttemptEnd::Aborted, Outcome::Aborted, now);
     }
 }
 

@@ -167,10 +167,10 @@ impl Drop for OpenBody {
 
 impl Progress {
     /// Nothing has been sent.
-    pub(crate) fn new(clock: Clock) -> Rc<Progress> {
+    pub(crate) fn new(clock: Clock, begun: Instant) -> Rc<Progress> {
         Rc::new(Progress {
             clock,
-            moved: Cell::new(Instant::now()),
+            moved: Cell::new(begun),
             whole: Cell::new(false),
             ended: Cell::new(None),
             waiting: Cell::new(false),

@@ -83,7 +83,7 @@ async fn secure(
     let client = Rc::new(Client::new(address, Some(identity)));
     let asking = Asks { worker, client };
     if speaks_http2 {
-        let leaving = pin!(leaving(phase));
+        let leaving = pin!(Farewell::new(phase));
         http2::serve(Rewound::new(Bytes::new(), stream), asking, leaving).await;
     } else {
         converse(stream, asking, phase).await;
@@ -104,7 +104,7 @@ async fn converse<T>(stream: T, asking: Asks, phase: watch::Receiver<Phase>)
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let mut leaving = pin!(leaving(phase));
+    let mut leaving = pin!(Farewell::new(phase));
     if let Some(stream) = http1(stream, &asking, leaving.as_mut()).await {
         Box::pin(http2::serve(stream, asking, leaving)).await;
     }
@@ -129,6 +129,7 @@ where
     let mut left = false;
     let ended = loop {
         tokio::select! {
+            biased;
             ended = poll_fn(|cx| serving.poll_without_shutdown(cx)) => break ended,
             told = leaving.as_mut(), if !left => {
                 if !told {
@@ -155,6 +156,32 @@ where
         let _ = serving.await;
     }
     None
+}
+
+/// The same, looked at only when there may be news: a connection is woken a few times a request,
+/// always as the same task, and once is enough to be told.
+struct Farewell<F> {
+    waiting: Pin<Box<F>>,
+    phase: watch::Receiver<Phase>,
+    waits: bool,
+}
+
+impl Farewell<()> {
+    fn new(phase: watch::Receiver<Phase>) -> Farewell<impl Future<Output = bool>> {
+        Farewell { waiting: Box::pin(leaving(phase.clone())), phase, waits: false }
+    }
+}
+
+impl<F: Future<Output = bool>> Future for Farewell<F> {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.waits && matches!(self.phase.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        self.waits = true;
+        self.waiting.as_mut().poll(cx)
+    }
 }
 
 /// Waits until this connection shall come to its end; false when there is nothing to wait for.

@@ -36,6 +36,7 @@ use super::reply::{self, Failure};
 use super::routes::{Filters, Routes, RunningRoute};
 use super::shedding::Shedding;
 use super::tunnel::{self, Tunnel};
+use crate::model::moment::Moment;
 use crate::model::network::Network;
 use crate::model::rule::Action;
 use crate::routing::cell::Outcome;
@@ -281,8 +282,10 @@ impl Worker {
         if received.contains_key(REQUEST_ID) {
             return None;
         }
-        let id = format!("{:032x}", self.rng.borrow_mut().random::<u128>());
-        HeaderValue::try_from(id).ok()
+        let id: u128 = self.rng.borrow_mut().random();
+        let digit = |at: u32| b"0123456789abcdef"[(id >> (4 * at) & 0xf) as usize];
+        let digits: [u8; 32] = std::array::from_fn(|at| digit(31 - at as u32));
+        HeaderValue::from_bytes(&digits).ok()
     }
 
     async fn forward(
@@ -292,25 +295,27 @@ impl Worker {
         body: Incoming,
         mut underway: Underway,
     ) -> Result<Response<ProxyBody>, Failure> {
-        let progress = Progress::new(self.clock);
+        let progress = Progress::new(self.clock, asking.begun);
         underway.enter(route)?;
         let body = RequestBody::new(body, &route.rule, asking.until, progress.clone())?;
         let bodiless = body.is_end_stream();
-        let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, self.clock.now());
+        let mut now = self.clock.at(asking.begun.into_std());
+        let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, now);
         let mut body = Some(body);
         let mut waited = Duration::ZERO;
         let mut last = Failure::NoTarget;
-        let mut next = self.pick(route, &[]);
+        let mut next = self.pick(route, &[], now);
         while let (Some(index), Some(sending)) = (next, body.take()) {
             underway.tries(index);
-            let mut trying = Trying::begin(self.clone(), route.clone(), index);
-            repeats.tried.push(index);
+            let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
+            repeats.tries(index);
             match trying.send(asking, sending, &progress, &mut waited).await {
                 Ok(answered) => {
                     next = None;
                     if repeats.want_better(answered.response.status()) {
                         let response = &answered.response;
-                        trying.finish(outcome(response.status(), response.headers()));
+                        let outcome = outcome(response.status(), response.headers());
+                        trying.finish(outcome, self.clock.now());
                         next = self.another(asking, &mut repeats, &mut waited).await;
                     }
                     if next.is_none() {
@@ -332,6 +337,7 @@ impl Worker {
                     body = missed.body.or_else(|| bodiless.then(|| RequestBody::empty(&progress)));
                 }
             }
+            now = self.clock.now();
         }
         Err(last)
     }
@@ -345,12 +351,8 @@ impl Worker {
         waited: &mut Duration,
     ) -> Option<usize> {
         let route = repeats.route;
-        let mut pause = Duration::ZERO;
-        let other = self.pick(route, &repeats.tried);
-        if other.is_none() {
-            pause = repeats.pause(&mut *self.rng.borrow_mut());
-        }
-        let target = other.or_else(|| self.pick(route, &[]))?;
+        let target = self.pick(route, repeats.tried(), self.clock.now())?;
+        let pause = repeats.pause(target, &mut *self.rng.borrow_mut());
         // Without time left the next target would only be blamed for the last one.
         let latest = asking.begun + route.rule.timeouts.request;
         let latest = asking.until.map_or(latest, |until| until.min(latest));
@@ -364,14 +366,13 @@ impl Worker {
         Some(target)
     }
 
-    fn pick(&self, route: &RunningRoute, tried: &[usize]) -> Option<usize> {
+    fn pick(&self, route: &RunningRoute, tried: &[usize], now: Moment) -> Option<usize> {
         let running = &route.payload;
         let upstreams = &running.upstreams;
         let of = |at: usize| {
             let upstream = &upstreams[at];
             Candidate { cell: &upstream.cell, weight: upstream.weight }
         };
-        let now = self.clock.now();
         let rng = &mut *self.rng.borrow_mut();
         let last = upstreams.len().checked_sub(1)?;
         let policy = (&route.rule.balance, &route.rule.health.outlier);
@@ -398,10 +399,10 @@ fn answer(
     route: &RunningRoute,
     underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
-    let Answered { response, mut lease, progress } = answered;
+    let Answered { response, mut lease, progress, at } = answered;
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(parts, trying, asking, route, underway);
+        return switch(parts, trying, at, asking, route, underway);
     }
     let framing = headers::framing(parts.status, &parts.headers);
     let Some(framing) = framing else {
@@ -411,7 +412,7 @@ fn answer(
     if framing.contradicts {
         lease.spoil();
     }
-    trying.finish(outcome(parts.status, &parts.headers));
+    trying.finish(outcome(parts.status, &parts.headers), at);
     // The hop to the client is this proxy's own (RFC 9112, section 2.3).
     parts.version = Version::HTTP_11;
     headers::for_client(&mut parts.headers, framing);
@@ -434,6 +435,7 @@ fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
 fn switch(
     mut parts: response::Parts,
     mut trying: Trying,
+    at: Moment,
     asking: &Asking,
     route: &RunningRoute,
     underway: Underway,
@@ -443,7 +445,7 @@ fn switch(
         trying.fail(Failure::BadResponse);
         return Err(Failure::BadResponse);
     };
-    trying.finish(Outcome::Success);
+    trying.finish(Outcome::Success, at);
     headers::for_client(&mut parts.headers, Framing::NONE);
     Filters::of(&route.rule).respond(&mut parts.headers);
     tunnel::announce(&mut parts.headers);

@@ -83,6 +83,13 @@ fn listed(headers: &HeaderMap, name: &HeaderName) -> bool {
     lists(headers, &CONNECTION, name.as_str())
 }
 
+/// Whether Connection names more than what every hop drops anyway; mostly it does not.
+fn names_fields(headers: &HeaderMap) -> bool {
+    let usual: [&[u8]; 2] = [b"keep-alive", b"close"];
+    let is_usual = |said: &[u8]| usual.iter().any(|usual| said.eq_ignore_ascii_case(usual));
+    headers.get_all(CONNECTION).iter().any(|said| !is_usual(said.as_bytes()))
+}
+
 /// What is said about the client and this hop.
 pub(crate) struct Hop<'a> {
     /// The client's address.
@@ -107,7 +114,7 @@ pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     if let Some(host) = &hop.host {
         out.insert(HOST, host.clone());
     }
-    let has_connection = received.contains_key(CONNECTION);
+    let names_fields = names_fields(received);
     for (name, value) in received {
         let dropped = *name == HOST
             || *name == CONTENT_LENGTH
@@ -116,7 +123,7 @@ pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
             || *name == X_FORWARDED_PROTO
             || *name == X_FORWARDED_HOST
             || HOP_BY_HOP.contains(name)
-            || has_connection && listed(received, name);
+            || names_fields && listed(received, name);
         if !dropped {
             out.append(name.clone(), value.clone());
         }
@@ -191,7 +198,7 @@ pub(crate) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Dur
 
 /// Takes out of a response what concerns the hop to the target only.
 pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
-    if headers.contains_key(CONNECTION) {
+    if names_fields(headers) {
         let named: Vec<HeaderName> =
             headers.keys().filter(|name| listed(headers, name)).cloned().collect();
         // Framing stays hyper's: what Connection names is never the length.
@@ -199,8 +206,11 @@ pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
             headers.remove(name);
         }
     }
+    // Few are there, and looking at names costs less than looking each up.
     for name in &HOP_BY_HOP {
-        headers.remove(name);
+        if headers.keys().any(|there| there == name) {
+            headers.remove(name);
+        }
     }
     if !framing.has_length {
         headers.remove(CONTENT_LENGTH);

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,19 +24,29 @@ use crate::model::rule::{Scheme, TargetAddress};
 
 /// One thread's connections to targets.
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<Endpoint, Vec<Idle>>>,
+    idle: RefCell<ByEndpoint<Vec<Idle>>>,
     /// Of targets that may speak HTTP/2.
-    shared: RefCell<HashMap<Endpoint, Shared>>,
+    shared: RefCell<ByEndpoint<Shared>>,
     dialer: Dialer,
 }
 
 /// Where to connect, and who must be there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
+    /// Of the rest, made once instead of twice a request. Endpoints stand in rules: nobody outside
+    /// makes them collide.
+    hash: u64,
     pub(crate) address: Arc<TargetAddress>,
     /// The name that the target's certificate must have, where it is not the address's.
     pub(crate) server_name: Option<Arc<str>>,
 }
+
+/// Takes a hash that is there already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+/// By endpoint.
+type ByEndpoint<T> = HashMap<Endpoint, T, BuildHasherDefault<AsItIs>>;
 
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
@@ -80,9 +91,38 @@ enum Carrier {
 struct Exchange(Rc<Multiplexed>);
 
 impl Endpoint {
+    pub(crate) fn new(address: Arc<TargetAddress>, server_name: Option<Arc<str>>) -> Endpoint {
+        let hash =
+            BuildHasherDefault::<DefaultHasher>::default().hash_one((&address, &server_name));
+        Endpoint { hash, address, server_name }
+    }
+
     /// The name that the target's certificate must have.
     pub(super) fn name(&self) -> &str {
         self.server_name.as_deref().unwrap_or(&self.address.host)
+    }
+}
+
+impl Hash for Endpoint {
+    fn hash<H: Hasher>(&self, into: &mut H) {
+        into.write_u64(self.hash);
+    }
+}
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        // Only for what is not an endpoint.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -92,7 +132,12 @@ impl Pool {
     }
 
     /// The connection to the target that was used last, if there is one that may be used again.
-    pub(crate) fn kept(self: &Rc<Self>, to: &Endpoint, http1_only: bool) -> Option<Lease> {
+    pub(crate) fn kept(
+        self: &Rc<Self>,
+        to: &Endpoint,
+        http1_only: bool,
+        now: Instant,
+    ) -> Option<Lease> {
         if to.address.scheme != Scheme::Http
             && !http1_only
             && let Some(connection) = self.with_room(to)
@@ -101,7 +146,8 @@ impl Pool {
         }
         loop {
             let idle = self.idle.borrow_mut().get_mut(to)?.pop()?;
-            if idle.since.elapsed() < IDLE_AGE && idle.sender.is_ready() {
+            let waited = now.saturating_duration_since(idle.since);
+            if waited < IDLE_AGE && idle.sender.is_ready() {
                 return Some(self.lend(Carrier::Http1(idle.sender), true, to));
             }
         }

@@ -21,8 +21,8 @@ pub(super) struct Repeats<'r> {
     pub(super) route: &'r RunningRoute,
     /// Attempts still to be made.
     left: u32,
-    /// Where it was sent already.
-    pub(super) tried: Vec<usize>,
+    /// Where it was sent already, each target once.
+    tried: Vec<usize>,
     bodiless: bool,
     /// Sending it twice asks for the same as sending it once.
     idempotent: bool,
@@ -68,10 +68,26 @@ impl<'r> Repeats<'r> {
         granted
     }
 
-    /// How long to leave a target alone that has just failed: up to twice as long each time, and
-    /// by chance, so that those who failed together do not come back together.
-    pub(super) fn pause(&self, rng: &mut impl Rng) -> Duration {
-        let doublings = u32::try_from(self.tried.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    /// It is sent there now.
+    pub(super) fn tries(&mut self, target: usize) {
+        if !self.tried.contains(&target) {
+            self.tried.push(target);
+        }
+    }
+
+    /// Where it was sent already.
+    pub(super) fn tried(&self) -> &[usize] {
+        &self.tried
+    }
+
+    /// How long to wait before it is sent there. One that has just failed is left alone up to twice
+    /// as long each time, and by chance, so that those who failed together do not come back
+    /// together; another one can have it at once.
+    pub(super) fn pause(&self, target: usize, rng: &mut impl Rng) -> Duration {
+        if !self.tried.contains(&target) {
+            return Duration::ZERO;
+        }
+        let doublings = self.route.rule.retry.attempts.saturating_sub(self.left + 1);
         let longest = FIRST_PAUSE.saturating_mul(1 << doublings.min(8)).min(LONGEST_PAUSE);
         longest.mul_f64(rng.random_range(0.0..1.0))
     }

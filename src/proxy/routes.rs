@@ -197,7 +197,7 @@ impl RoutesState {
             (address, cell)
         });
         let region = target.region.clone();
-        let endpoint = Endpoint { address: address.clone(), server_name: None };
+        let endpoint = Endpoint::new(address.clone(), None);
         Upstream { address, endpoint, weight: target.weight, region, cell, counters }
     }
 

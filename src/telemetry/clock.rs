@@ -23,6 +23,11 @@ impl Clock {
         Moment::START + FIRST + self.start.elapsed()
     }
 
+    /// The moment of an instant that was read elsewhere.
+    pub(crate) fn at(&self, instant: Instant) -> Moment {
+        Moment::START + FIRST + instant.saturating_duration_since(self.start)
+    }
+
     /// The instant of a moment, for timers.
     pub(crate) fn instant(&self, at: Moment) -> Instant {
         self.start + at.since(Moment::START + FIRST)
