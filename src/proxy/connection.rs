@@ -1,7 +1,8 @@
 //! One client's connection, from its first byte to its last.
 //!
-//! HTTP is hyper's; what is here is how a connection begins, leaves when its node drains, becomes
-//! a tunnel or HTTP/2, and outlives the panic of one of its requests.
+//! HTTP is hyper's; what is here is how a connection begins, rests without a buffer while nothing
+//! goes on, leaves when its node drains, becomes a tunnel or HTTP/2, and outlives the panic of one
+//! of its requests.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -10,19 +11,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -47,7 +49,7 @@ pub(super) async fn serve(
 ) {
     // A lost option costs latency, not correctness.
     let _ = stream.set_nodelay(true);
-    let _counted = Counted::begin(&worker.metrics);
+    let _counted = Counted::begin(&worker.metrics, |metrics| &metrics.connections);
     let mut address = peer.ip();
     if worker.announcers.iter().any(|network| network.contains(address)) {
         let said = Box::pin(announced::read(&mut stream));
@@ -84,7 +86,8 @@ async fn secure(
     let asking = Asks { worker, client };
     if speaks_http2 {
         let leaving = pin!(Farewell::new(phase));
-        http2::serve(Rewound::new(Bytes::new(), stream), asking, leaving).await;
+        let stream = Rewound::new(stream, asking.client.activity.clone());
+        http2::serve(stream, asking, leaving).await;
     } else {
         converse(stream, asking, phase).await;
     }
@@ -105,25 +108,47 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut leaving = pin!(Farewell::new(phase));
-    if let Some(stream) = http1(stream, &asking, leaving.as_mut()).await {
-        Box::pin(http2::serve(stream, asking, leaving)).await;
+    let bounds = asking.worker.bounds;
+    let mut look = pin!(tokio::time::sleep(bounds.rest.min(bounds.head)));
+    let mut stream = Rewound::new(stream, asking.client.activity.clone());
+    loop {
+        let after = Box::pin(http1(stream, &asking, leaving.as_mut(), look.as_mut())).await;
+        stream = match after {
+            After::Http2(stream) => return Box::pin(http2::serve(stream, asking, leaving)).await,
+            After::Rest(stream) => stream,
+            After::End => return,
+        };
+        let Some(woken) = rest(stream, &asking, leaving.as_mut(), look.as_mut()).await else {
+            return;
+        };
+        stream = woken;
     }
 }
 
-/// Serves HTTP/1.1 and what it may turn into; the connection comes back where it began with the
-/// preface of HTTP/2 (RFC 9113, section 3.4), so that nobody else pays for looking.
+/// What becomes of a connection that speaks HTTP/1.1.
+enum After<T> {
+    /// It began with the preface of HTTP/2 (RFC 9113, section 3.4); nobody else pays for looking.
+    Http2(Rewound<T>),
+    /// Nothing goes on there.
+    Rest(Rewound<T>),
+    End,
+}
+
+/// Serves HTTP/1.1 and what it may turn into. `look` is when to look at how the connection does.
 async fn http1<T>(
-    stream: T,
+    stream: Rewound<T>,
     asking: &Asks,
     mut leaving: Pin<&mut impl Future<Output = bool>>,
-) -> Option<Rewound<T>>
+    mut look: Pin<&mut Sleep>,
+) -> After<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Asks { worker, client } = asking;
+    let client = &asking.client;
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(worker.bounds.head);
-    builder.max_buf_size(REQUEST_HEAD_BYTES as usize).half_close(false);
+    // What hyper would need a timer a request for, a look now and then does.
+    builder.header_read_timeout(None).half_close(false);
+    builder.max_buf_size(REQUEST_HEAD_BYTES as usize);
     let requests = service_fn(|request| asking.answer(request));
     let mut serving = builder.serve_connection(TokioIo::new(stream), requests);
     let mut left = false;
@@ -133,10 +158,20 @@ where
             ended = poll_fn(|cx| serving.poll_without_shutdown(cx)) => break ended,
             told = leaving.as_mut(), if !left => {
                 if !told {
-                    return None;
+                    return After::End;
                 }
                 left = true;
                 Pin::new(&mut serving).graceful_shutdown();
+            }
+            () = look.as_mut() => match asking.look() {
+                Look::Overdue => return After::End,
+                Look::Again(at) => look.as_mut().reset(at),
+                Look::AtRest(at) => {
+                    look.as_mut().reset(at);
+                    if !left && client.activity.may_rest() {
+                        return After::Rest(taken_back(serving.into_parts()));
+                    }
+                }
             }
         }
     };
@@ -146,16 +181,50 @@ where
     // more, lest it finish a body that is not whole.
     if let Err(error) = ended {
         let speaks_http2 = error.is_parse_version_h2() && !client.has_asked() && !left;
-        let parts = speaks_http2.then(|| serving.into_parts())?;
-        return Some(Rewound::new(parts.read_buf, parts.io.into_inner()));
-    }
-    if let Some(tunnel) = tunnel {
+        if speaks_http2 {
+            return After::Http2(taken_back(serving.into_parts()));
+        }
+    } else if let Some(tunnel) = tunnel {
         let parts = serving.into_parts();
-        tunnel.carry(parts.io.into_inner(), &parts.read_buf).await;
+        Box::pin(tunnel.carry(parts.io.into_inner(), &parts.read_buf)).await;
     } else {
-        let _ = serving.await;
+        let _ = Pin::new(&mut serving).await;
     }
+    After::End
+}
+
+/// Waits for the client without a buffer; none when it has left, or has not come back in time.
+async fn rest<T>(
+    mut stream: Rewound<T>,
+    asking: &Asks,
+    mut leaving: Pin<&mut impl Future<Output = bool>>,
+    mut look: Pin<&mut Sleep>,
+) -> Option<Rewound<T>>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let _counted = Counted::begin(&asking.worker.metrics, |metrics| &metrics.resting);
+    loop {
+        tokio::select! {
+            biased;
+            more = stream.has_more() => return matches!(more, Ok(true)).then_some(stream),
+            _ = leaving.as_mut() => break,
+            () = look.as_mut() => match asking.look() {
+                Look::Overdue => break,
+                Look::Again(at) | Look::AtRest(at) => look.as_mut().reset(at),
+            }
+        }
+    }
+    // Behind TLS this says that nothing is missing.
+    let _ = stream.shutdown().await;
     None
+}
+
+/// The connection with all that was read of it and not yet understood.
+fn taken_back<T, S>(parts: http1::Parts<TokioIo<Rewound<T>>, S>) -> Rewound<T> {
+    let mut stream = parts.io.into_inner();
+    stream.put_back(parts.read_buf);
+    stream
 }
 
 /// The same, looked at only when there may be news: a connection is woken a few times a request,
@@ -200,7 +269,31 @@ pub(super) struct Asks {
     pub(super) client: Rc<Client>,
 }
 
+/// How a connection does.
+enum Look {
+    /// It was idle for too long, or sends a head too slowly.
+    Overdue,
+    /// It has something to do, or had until shortly before: look again then.
+    Again(Instant),
+    /// It has had nothing to do for a while: look again then.
+    AtRest(Instant),
+}
+
 impl Asks {
+    fn look(&self) -> Look {
+        let (bounds, now) = (self.worker.bounds, Instant::now());
+        let Some(since) = self.client.activity.idle_since() else {
+            return Look::Again(now + bounds.rest.min(bounds.head));
+        };
+        if since + bounds.head <= now {
+            Look::Overdue
+        } else if since + bounds.rest > now {
+            Look::Again((since + bounds.rest).min(since + bounds.head))
+        } else {
+            Look::AtRest((now + bounds.rest).min(since + bounds.head))
+        }
+    }
+
     /// An answer, whatever happens.
     pub(super) fn answer(
         &self,
@@ -229,19 +322,19 @@ impl<F: Future<Output = Response<ProxyBody>>> Future for Answering<F> {
     }
 }
 
-/// Counts a connection for as long as it lives.
-struct Counted(Arc<RequestMetrics>);
+/// Counts a connection for as long as it is in a state.
+struct Counted(Arc<RequestMetrics>, fn(&RequestMetrics) -> &AtomicI64);
 
 impl Counted {
-    fn begin(metrics: &Arc<RequestMetrics>) -> Counted {
-        metrics.connections.fetch_add(1, Relaxed);
-        Counted(metrics.clone())
+    fn begin(metrics: &Arc<RequestMetrics>, gauge: fn(&RequestMetrics) -> &AtomicI64) -> Counted {
+        gauge(metrics).fetch_add(1, Relaxed);
+        Counted(metrics.clone(), gauge)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        (self.1)(&self.0).fetch_sub(1, Relaxed);
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::access::Entry;
+use super::activity::Activity;
 use super::attempt::{Answered, Trying};
 use super::authority::{self, Authority};
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
@@ -76,6 +77,7 @@ pub(crate) struct Client {
     /// What it was shown of us; none in clear text.
     identity: Option<Identity>,
     asked: Cell<bool>,
+    pub(super) activity: Rc<Activity>,
     /// What the connection turns into once the answer that says so is written.
     tunnel: RefCell<Option<Tunnel>>,
 }
@@ -112,6 +114,7 @@ enum Decided {
 /// Counts a request until its last byte is gone, however that comes about.
 pub(crate) struct Underway {
     worker: Rc<Worker>,
+    client: Rc<Client>,
     begun: Instant,
     /// What the access log shall say; none without one.
     entry: Option<Rc<Entry>>,
@@ -124,7 +127,8 @@ impl Client {
         let text = HeaderValue::try_from(address.to_canonical().to_string());
         // An address is always visible ASCII.
         let text = text.unwrap_or(HeaderValue::from_static("unknown"));
-        Client { text, identity, asked: Cell::new(false), tunnel: RefCell::default() }
+        let activity = Rc::new(Activity::new());
+        Client { text, identity, asked: Cell::new(false), activity, tunnel: RefCell::default() }
     }
 
     /// The scheme of what it asks for.
@@ -159,10 +163,9 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Response<ProxyBody> {
-        let mut underway = Underway::begin(self.clone());
-        let begun = underway.begun;
-        client.asked.set(true);
         let (parts, body) = request.into_parts();
+        let mut underway = Underway::begin(self.clone(), client.clone(), body.is_end_stream());
+        let begun = underway.begun;
         let log = self.access_log.as_ref();
         let entry = log.map(|log| Entry::begin(log, self.clock, begun, &client, &parts));
         underway.entry.clone_from(&entry);
@@ -480,9 +483,11 @@ fn onward<T>(
 }
 
 impl Underway {
-    fn begin(worker: Rc<Worker>) -> Underway {
+    fn begin(worker: Rc<Worker>, client: Rc<Client>, bodiless: bool) -> Underway {
         worker.metrics.in_flight.fetch_add(1, Relaxed);
-        Underway { worker, begun: Instant::now(), entry: None, limited: None }
+        client.asked.set(true);
+        client.activity.begins(bodiless);
+        Underway { worker, client, begun: Instant::now(), entry: None, limited: None }
     }
 
     /// Counts it among the rule's, too, where that has a limit.
@@ -529,7 +534,9 @@ impl Drop for Underway {
         if let Some(route) = &self.limited {
             route.payload.lasting.in_flight.fetch_sub(1, Relaxed);
         }
-        self.worker.metrics.duration.observe(self.begun.elapsed());
+        let now = Instant::now();
+        self.client.activity.ends(now);
+        self.worker.metrics.duration.observe(now - self.begun);
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Bounds {
     pub(crate) connections: usize,
     /// From the first moment of a connection, or the end of a request, to the next whole head.
     pub(crate) head: Duration,
+    /// How long a connection has nothing to do before it gives up its buffers.
+    pub(crate) rest: Duration,
     /// How long a client may take in nothing of what is sent to it.
     pub(crate) stalled: Duration,
     /// From the first moment of a connection to the end of its TLS handshake.
@@ -79,6 +81,7 @@ impl Default for Bounds {
         Bounds {
             connections: 50_000,
             head: Duration::from_secs(60),
+            rest: Duration::from_secs(5),
             stalled: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
         }

@@ -8,6 +8,7 @@ pub(crate) mod routes;
 pub(crate) mod sockets;
 
 mod access;
+mod activity;
 mod announced;
 mod attempt;
 pub(crate) mod certificates;

@@ -1,22 +1,61 @@
-//! A connection of which something was read already: those bytes come first, again.
+//! A connection as HTTP sees it: what was read of it too early comes first, again, and a client
+//! that takes nothing in is noticed.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::Activity;
 
 /// A connection with its first bytes put back.
 pub(super) struct Rewound<T> {
     early: Bytes,
     inner: T,
+    activity: Rc<Activity>,
 }
 
 impl<T> Rewound<T> {
-    /// `early` was read from `inner`.
-    pub(super) fn new(early: Bytes, inner: T) -> Rewound<T> {
-        Rewound { early, inner }
+    /// Nothing was read of it yet.
+    pub(super) fn new(inner: T, activity: Rc<Activity>) -> Rewound<T> {
+        Rewound { early: Bytes::new(), inner, activity }
+    }
+
+    /// These bytes were read of it too early.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.early = if self.early.is_empty() {
+            bytes
+        } else {
+            [bytes, self.early.split_off(0)].concat().into()
+        };
+    }
+
+    fn tell<R>(&self, done: Poll<R>) -> Poll<R> {
+        self.activity.is_held_up(done.is_pending());
+        done
+    }
+}
+
+impl<T: AsyncRead + Unpin> Rewound<T> {
+    /// Waits until there is something to read, which is put back; false at the end. Space is only
+    /// taken when there is something.
+    pub(super) async fn has_more(&mut self) -> io::Result<bool> {
+        if !self.early.is_empty() {
+            return Ok(true);
+        }
+        self.early = poll_fn(|cx| {
+            let mut space = [MaybeUninit::uninit(); 512];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+            Poll::Ready(io::Result::Ok(Bytes::copy_from_slice(buffer.filled())))
+        })
+        .await?;
+        Ok(!self.early.is_empty())
     }
 }
 
@@ -42,7 +81,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let done = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.tell(done)
     }
 
     fn poll_write_vectored(
@@ -50,7 +90,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let done = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.tell(done)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -58,7 +99,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let done = Pin::new(&mut self.inner).poll_flush(cx);
+        self.tell(done)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

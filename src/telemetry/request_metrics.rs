@@ -16,6 +16,8 @@ use crate::model::ids::RuleId;
 pub(crate) struct RequestMetrics {
     pub(crate) in_flight: AtomicI64,
     pub(crate) connections: AtomicI64,
+    /// Those of them that hold no buffer, because nothing goes on.
+    pub(crate) resting: AtomicI64,
     /// Requests refused for want of room at this node.
     pub(crate) shed: AtomicU64,
     /// Connections closed for want of room.
@@ -196,6 +198,7 @@ impl RequestMetrics {
         let gauges = [
             ("tradewind_requests_in_flight", &self.in_flight),
             ("tradewind_connections", &self.connections),
+            ("tradewind_connections_resting", &self.resting),
         ];
         for (name, gauge) in gauges {
             let _ = writeln!(out, "# TYPE {name} gauge\n{name} {}", gauge.load(Relaxed));

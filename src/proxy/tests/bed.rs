@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crate::model::ids::{RuleId, Version};
@@ -195,6 +195,11 @@ impl Origin {
 
     pub(super) fn next(&self) -> (usize, String) {
         self.heads.recv_timeout(PATIENCE).expect("a request reaches the origin")
+    }
+
+    /// What came already, or none.
+    pub(super) fn soon(&self) -> Result<(usize, String), TryRecvError> {
+        self.heads.try_recv()
     }
 
     pub(super) fn is_left_alone(&self) -> bool {

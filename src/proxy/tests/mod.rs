@@ -17,6 +17,7 @@ mod leaving;
 mod limits;
 mod logging;
 mod repeats;
+mod resting;
 mod secure;
 mod targets;
 mod targets_tls;

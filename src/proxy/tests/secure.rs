@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -11,7 +12,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
 use super::bed::{
-    Bed, Origin, Setup, eventually, field, forward, ok, read_all, read_until, status, with_runtime,
+    Bed, Origin, PATIENCE, Setup, block_on, eventually, field, forward, ok, read_all, read_until,
+    status, with_runtime,
 };
 use super::http2::{ask, get, whole};
 use crate::model::rule::{Action, Redirect};
@@ -311,4 +313,19 @@ fn files_that_are_no_certificates_are_refused_by_name() {
     }
     let none = tempfile::tempdir().unwrap();
     assert!(Certificates::read(vec![none.path().to_path_buf()]).is_err());
+}
+
+#[test]
+fn a_connection_behind_tls_rests_and_wakes_up() {
+    let (wardrobe, origin) = (Wardrobe::new(), Origin::start(ok));
+    let bounds = Bounds { rest: Duration::from_millis(50), ..Bounds::default() };
+    let bed = wardrobe.bed_within(&origin, bounds);
+    let mut stream = connect(&bed, wardrobe.client(&["http/1.1"]), "shop.example");
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n").unwrap();
+        assert!(read_until(&mut stream, "\r\n\r\nok").is_some());
+        eventually("it rests", || bed.metrics.resting.load(Relaxed) == 1);
+    }
+    block_on(bed.proxy.drain(PATIENCE));
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "an end that was said, not a cut");
 }

@@ -1,0 +1,60 @@
+//! What goes on at one client's connection, so that it can rest when nothing does.
+//!
+//! A connection may rest while no request is under way, nothing waits to be taken in by the client,
+//! and the last request had no body: then all that was read of it was understood, and whatever
+//! comes next is the beginning of a request.
+
+use std::cell::Cell;
+
+use tokio::time::Instant;
+
+/// What goes on at one client's connection.
+pub(super) struct Activity {
+    under_way: Cell<u32>,
+    /// The client takes nothing in at the moment.
+    held_up: Cell<bool>,
+    /// Nothing but heads was ever to be read, as far as the last request goes.
+    bodiless: Cell<bool>,
+    since: Cell<Instant>,
+}
+
+impl Activity {
+    pub(super) fn new() -> Activity {
+        Activity {
+            under_way: Cell::new(0),
+            held_up: Cell::new(false),
+            bodiless: Cell::new(true),
+            since: Cell::new(Instant::now()),
+        }
+    }
+
+    /// A request's head is there.
+    pub(super) fn begins(&self, bodiless: bool) {
+        self.under_way.set(self.under_way.get() + 1);
+        self.bodiless.set(bodiless);
+    }
+
+    /// Its answer is over, one way or the other.
+    pub(super) fn ends(&self, now: Instant) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
+        self.since.set(now);
+    }
+
+    /// Whether bytes wait for the client to take them in.
+    pub(super) fn is_held_up(&self, held_up: bool) {
+        if self.held_up.replace(held_up) && !held_up {
+            self.since.set(Instant::now());
+        }
+    }
+
+    /// Since when nothing goes on: from the beginning, or the last byte of an answer.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let idle = self.under_way.get() == 0 && !self.held_up.get();
+        idle.then(|| self.since.get())
+    }
+
+    /// Whether everything so far is over and done with.
+    pub(super) fn may_rest(&self) -> bool {
+        self.idle_since().is_some() && self.bodiless.get()
+    }
+}
