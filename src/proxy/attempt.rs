@@ -167,7 +167,7 @@ impl Trying {
 
     /// Whether the connection shall become a tunnel: over HTTP/2 there is no such thing as Upgrade.
     fn carries_tunnel(&self, asking: &Asking) -> bool {
-        asking.tunnel && self.upstream().address.scheme != Scheme::H2c
+        asking.tunnel.is_tunnel() && self.upstream().address.scheme != Scheme::H2c
     }
 
     fn request(&self, asking: &Asking, body: RequestBody) -> Request<RequestBody> {

@@ -15,10 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::forward::Underway;
 use super::headers;
 use super::pool::Lease;
 use super::reply::Failure;
+use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::model::rule::Rule;
 use crate::routing::cell::TargetCell;

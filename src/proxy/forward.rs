@@ -14,9 +14,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
@@ -29,14 +28,15 @@ use super::authority::{self, Authority};
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
 use super::grpc;
-use super::headers::{self, Framing, REQUEST_ID};
+use super::headers::{self, REQUEST_ID};
 use super::listener::Bounds;
 use super::pool::Pool;
 use super::repeats::{self, Repeats};
 use super::reply::{self, Failure};
 use super::routes::{Filters, Routes, RunningRoute};
 use super::shedding::Shedding;
-use super::tunnel::{self, Tunnel};
+use super::tunnel::{self, Tunnel, Wanted};
+use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::model::network::Network;
 use crate::model::rule::Action;
@@ -76,10 +76,10 @@ pub(crate) struct Client {
     text: HeaderValue,
     /// What it was shown of us; none in clear text.
     identity: Option<Identity>,
-    asked: Cell<bool>,
+    pub(super) asked: Cell<bool>,
     pub(super) activity: Rc<Activity>,
     /// What the connection turns into once the answer that says so is written.
-    tunnel: RefCell<Option<Tunnel>>,
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
 
 /// A request's head, and what the rule made of it.
@@ -92,8 +92,7 @@ pub(super) struct Asking {
     pub(super) begun: Instant,
     /// When the whole exchange has to be over.
     pub(super) until: Option<Instant>,
-    /// Whether the connection shall become a tunnel.
-    pub(super) tunnel: bool,
+    pub(super) tunnel: Wanted,
 }
 
 /// What the target shall see.
@@ -109,17 +108,6 @@ pub(super) struct Onward {
 enum Decided {
     Answered(Option<Arc<RunningRoute>>, Response<ProxyBody>),
     Onward(Arc<RunningRoute>, Onward),
-}
-
-/// Counts a request until its last byte is gone, however that comes about.
-pub(crate) struct Underway {
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-    begun: Instant,
-    /// What the access log shall say; none without one.
-    entry: Option<Rc<Entry>>,
-    /// The rule that limits how many of these there may be.
-    limited: Option<Arc<RunningRoute>>,
 }
 
 impl Client {
@@ -163,7 +151,7 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Response<ProxyBody> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let mut underway = Underway::begin(self.clone(), client.clone(), body.is_end_stream());
         let begun = underway.begun;
         let log = self.access_log.as_ref();
@@ -172,6 +160,7 @@ impl Worker {
         let (method, version) = (parts.method.clone(), parts.version);
         let accept = parts.headers.get(ACCEPT).cloned();
         let grpc = grpc::is_spoken(&parts);
+        let tunnel = Wanted::by(&mut parts, &body);
         let (route, answered) = match self.decide(&client, &parts) {
             Ok(Decided::Answered(route, response)) => (route, Ok(response)),
             Ok(Decided::Onward(route, onward)) => {
@@ -179,7 +168,6 @@ impl Worker {
                 if let Some(entry) = &entry {
                     entry.goes_on(&route, request_id.as_ref());
                 }
-                let tunnel = tunnel::is_asked(&parts, &body);
                 let until = route.rule.timeouts.total.map(|total| begun + total);
                 let asking = Asking { parts, onward, client, request_id, begun, until, tunnel };
                 let answered = self.forward(&asking, &route, body, underway).await;
@@ -405,10 +393,12 @@ fn answer(
     let Answered { response, mut lease, progress, at } = answered;
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(parts, trying, at, asking, route, underway);
+        return tunnel::switch(parts, trying, at, asking, route, underway);
     }
     let framing = headers::framing(parts.status, &parts.headers);
-    let Some(framing) = framing else {
+    // A success would open the stream to a client that asked for a tunnel over it.
+    let refused = !asking.tunnel.is_stream() || !parts.status.is_success();
+    let Some(framing) = framing.filter(|_| refused) else {
         trying.fail(Failure::BadResponse);
         return Err(Failure::BadResponse);
     };
@@ -434,31 +424,6 @@ fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
     }
 }
 
-/// The target speaks another protocol from here on; good only where the client asked for it.
-fn switch(
-    mut parts: response::Parts,
-    mut trying: Trying,
-    at: Moment,
-    asking: &Asking,
-    route: &RunningRoute,
-    underway: Underway,
-) -> Result<Response<ProxyBody>, Failure> {
-    let target = parts.extensions.remove::<OnUpgrade>();
-    let Some(target) = target.filter(|_| asking.tunnel && tunnel::is_agreed(&parts)) else {
-        trying.fail(Failure::BadResponse);
-        return Err(Failure::BadResponse);
-    };
-    trying.finish(Outcome::Success, at);
-    headers::for_client(&mut parts.headers, Framing::NONE);
-    Filters::of(&route.rule).respond(&mut parts.headers);
-    tunnel::announce(&mut parts.headers);
-    let open = OpenBody::begin(trying.cell());
-    let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
-    let tunnel = Tunnel::new(target, patience, open, underway);
-    asking.client.tunnel.replace(Some(tunnel));
-    Ok(Response::from_parts(parts, ProxyBody::empty()))
-}
-
 /// What the target shall see of this request.
 fn onward<T>(
     filters: &Filters<'_>,
@@ -480,64 +445,6 @@ fn onward<T>(
         None => received_host.clone(),
     };
     Ok(Onward { uri, host, received_host })
-}
-
-impl Underway {
-    fn begin(worker: Rc<Worker>, client: Rc<Client>, bodiless: bool) -> Underway {
-        worker.metrics.in_flight.fetch_add(1, Relaxed);
-        client.asked.set(true);
-        client.activity.begins(bodiless);
-        Underway { worker, client, begun: Instant::now(), entry: None, limited: None }
-    }
-
-    /// Counts it among the rule's, too, where that has a limit.
-    fn enter(&mut self, route: &Arc<RunningRoute>) -> Result<(), Failure> {
-        let Some(most) = route.rule.limits.max_in_flight else { return Ok(()) };
-        let before = route.payload.lasting.in_flight.fetch_add(1, Relaxed);
-        self.limited = Some(route.clone());
-        if before < most { Ok(()) } else { Err(Failure::RuleFull) }
-    }
-
-    /// A target is tried, the first or the next.
-    fn tries(&self, index: usize) {
-        if let Some(entry) = &self.entry {
-            entry.target.set(Some(index));
-            entry.attempts.set(entry.attempts.get() + 1);
-        }
-    }
-
-    /// The answer's head is there after this time that no target is to blame for.
-    fn took(&self, overhead: Duration) {
-        if let Some(entry) = &self.entry {
-            entry.overhead.set(Some(overhead));
-        }
-    }
-
-    /// Bytes of a body were passed on.
-    pub(super) fn passed_on(&self, bytes: usize) {
-        if let Some(entry) = &self.entry {
-            entry.bytes.set(entry.bytes.get() + bytes as u64);
-        }
-    }
-
-    /// A body has begun, or come to its end.
-    pub(super) fn complete(&self, complete: bool) {
-        if let Some(entry) = &self.entry {
-            entry.complete.set(complete);
-        }
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.worker.metrics.in_flight.fetch_sub(1, Relaxed);
-        if let Some(route) = &self.limited {
-            route.payload.lasting.in_flight.fetch_sub(1, Relaxed);
-        }
-        let now = Instant::now();
-        self.client.activity.ends(now);
-        self.worker.metrics.duration.observe(now - self.begun);
-    }
 }
 
 /// How many more proxies may pass on a request (RFC 9110, section 7.6.2).

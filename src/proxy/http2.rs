@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::activity::Activity;
 use super::body::{BodyError, ProxyBody};
 use super::connection::{Asks, REQUEST_HEAD_BYTES};
 
@@ -35,7 +36,7 @@ pub(super) async fn serve<T>(
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let bounds = asking.worker.bounds;
-    let streams = Rc::new(Streams::new(bounds.stalled));
+    let streams = Rc::new(Streams::new(bounds.stalled, asking.client.activity.clone()));
     let requests = service_fn(|request| streams.open(asking.answer(request)));
     let connection = builder(&streams).serve_connection(TokioIo::new(stream), requests);
     let mut serving = pin!(connection);
@@ -68,6 +69,7 @@ fn builder(streams: &Rc<Streams>) -> http2::Builder<Tasks> {
     let mut builder = http2::Builder::new(Tasks(streams.clone()));
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(REQUEST_HEAD_BYTES)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -80,6 +82,8 @@ fn builder(streams: &Rc<Streams>) -> http2::Builder<Tasks> {
 
 /// The streams of one connection.
 struct Streams {
+    /// Knows of tunnels, which outlive the answers that open them.
+    activity: Rc<Activity>,
     stalled: Duration,
     active: Cell<usize>,
     /// Since when there is none.
@@ -112,8 +116,9 @@ struct FlowBody {
 struct Tasks(Rc<Streams>);
 
 impl Streams {
-    fn new(stalled: Duration) -> Streams {
+    fn new(stalled: Duration, activity: Rc<Activity>) -> Streams {
         Streams {
+            activity,
             stalled,
             active: Cell::new(0),
             empty: Cell::new(Instant::now()),
@@ -151,7 +156,8 @@ impl Streams {
     /// Returns when there was no stream for long enough.
     async fn emptied(&self, patience: Duration) {
         loop {
-            let until = self.empty.get() + patience;
+            let since = self.activity.idle_since();
+            let until = since.map_or(Instant::now(), |it| it.max(self.empty.get())) + patience;
             if self.active.get() == 0 && until <= Instant::now() {
                 return;
             }

@@ -33,6 +33,7 @@ pub(crate) mod shedding;
 pub(crate) mod stall;
 pub(crate) mod target_tls;
 mod tunnel;
+mod underway;
 
 #[cfg(test)]
 mod tests;

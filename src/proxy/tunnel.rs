@@ -10,17 +10,29 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::ready;
 
-use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
-use http::{Method, StatusCode, Version, request, response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
+use http::{Method, Response, StatusCode, Version, request, response};
 use hyper::body::{Body, Incoming};
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
-use super::body::{OpenBody, Patience};
-use super::forward::Underway;
-use super::headers;
+use super::attempt::Trying;
+use super::body::{OpenBody, Patience, ProxyBody};
+use super::forward::Asking;
+use super::headers::{self, Framing};
+use super::reply::Failure;
+use super::routes::{Filters, RunningRoute};
+use super::underway::Underway;
+use crate::model::moment::Moment;
+use crate::routing::cell::Outcome;
 
 /// The target's side of a tunnel, before the client's side is there.
 pub(crate) struct Tunnel {
@@ -69,21 +81,107 @@ impl Tunnel {
     }
 }
 
-/// Whether the client asks for a WebSocket in a way that may be passed on: HTTP/1.1, GET, no body.
-///
-/// Everything else that stands in Upgrade is ignored, as RFC 9110 allows.
-pub(super) fn is_asked(parts: &request::Parts, body: &Incoming) -> bool {
-    parts.version == Version::HTTP_11
-        && parts.headers.contains_key(UPGRADE)
-        && parts.method == Method::GET
-        && body.is_end_stream()
-        && names_websocket(&parts.headers)
-        && headers::lists(&parts.headers, &CONNECTION, "upgrade")
+/// What a client wants of its connection.
+pub(super) enum Wanted {
+    /// An answer.
+    Answer,
+    /// That it becomes a WebSocket: HTTP/1.1, GET, no body. Everything else that stands in Upgrade
+    /// is ignored, as RFC 9110 allows.
+    OverConnection,
+    /// That one stream of it does (RFC 8441).
+    OverStream(OnUpgrade),
 }
 
-/// Whether the target agreed to what was asked.
-pub(super) fn is_agreed(parts: &response::Parts) -> bool {
-    parts.status == StatusCode::SWITCHING_PROTOCOLS && names_websocket(&parts.headers)
+impl Wanted {
+    /// What this request wants. One for a WebSocket over a stream becomes what it would be in
+    /// HTTP/1.1, so that rules and targets need not know of the difference.
+    pub(super) fn by(parts: &mut request::Parts, body: &Incoming) -> Wanted {
+        if parts.method == Method::CONNECT && parts.version == Version::HTTP_2 {
+            let protocol = parts.extensions.get::<Protocol>();
+            let websocket = protocol.is_some_and(|it| it.as_str().eq_ignore_ascii_case(WEBSOCKET));
+            let stream = parts.extensions.get::<OnUpgrade>().filter(|_| websocket).cloned();
+            if let Some(stream) = stream {
+                parts.method = Method::GET;
+                let key = BASE64.encode(rand::random::<[u8; 16]>());
+                if let Ok(key) = HeaderValue::try_from(key) {
+                    parts.headers.insert(SEC_WEBSOCKET_KEY, key);
+                }
+                return Wanted::OverStream(stream);
+            }
+        }
+        let over_connection = parts.version == Version::HTTP_11
+            && parts.headers.contains_key(UPGRADE)
+            && parts.method == Method::GET
+            && body.is_end_stream()
+            && names_websocket(&parts.headers)
+            && headers::lists(&parts.headers, &CONNECTION, "upgrade");
+        if over_connection { Wanted::OverConnection } else { Wanted::Answer }
+    }
+
+    /// Whether it is a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        !matches!(self, Wanted::Answer)
+    }
+
+    /// Whether it is a tunnel over one stream.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Wanted::OverStream(_))
+    }
+
+    /// Whether the target agreed to what was asked. A client that sent no key of its own cannot
+    /// see whether the target has read it: that is this proxy's to see.
+    fn is_agreed(&self, asked: &HeaderMap, parts: &response::Parts) -> bool {
+        let agreed = parts.status == StatusCode::SWITCHING_PROTOCOLS
+            && names_websocket(&parts.headers)
+            && self.is_tunnel();
+        agreed && (!self.is_stream() || proves(asked, &parts.headers))
+    }
+}
+
+/// Whether an answer shows that its sender has read the key (RFC 6455, section 4.2.2).
+fn proves(asked: &HeaderMap, answered: &HeaderMap) -> bool {
+    let key = asked.get(SEC_WEBSOCKET_KEY).map_or(&b""[..], HeaderValue::as_bytes);
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, KEY_SUFFIX].concat());
+    let proof = BASE64.encode(digest.as_ref());
+    answered.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|said| said.as_bytes() == proof.as_bytes())
+}
+
+/// The target speaks another protocol from here on; good only where the client asked for it.
+pub(super) fn switch(
+    mut parts: response::Parts,
+    mut trying: Trying,
+    at: Moment,
+    asking: &Asking,
+    route: &RunningRoute,
+    underway: Underway,
+) -> Result<Response<ProxyBody>, Failure> {
+    let target = parts.extensions.remove::<OnUpgrade>();
+    let Some(target) = target.filter(|_| asking.tunnel.is_agreed(&asking.parts.headers, &parts))
+    else {
+        trying.fail(Failure::BadResponse);
+        return Err(Failure::BadResponse);
+    };
+    trying.finish(Outcome::Success, at);
+    headers::for_client(&mut parts.headers, Framing::NONE);
+    Filters::of(&route.rule).respond(&mut parts.headers);
+    let open = OpenBody::begin(trying.cell());
+    let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
+    let tunnel = Tunnel::new(target, patience, open, underway);
+    if let Wanted::OverStream(client) = &asking.tunnel {
+        parts.status = StatusCode::OK;
+        parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        let client = client.clone();
+        tokio::task::spawn_local(async move {
+            // A client that has left meanwhile needs no tunnel.
+            if let Ok(client) = client.await {
+                tunnel.carry(TokioIo::new(client), &[]).await;
+            }
+        });
+    } else {
+        announce(&mut parts.headers);
+        asking.client.tunnel.replace(Some(tunnel));
+    }
+    Ok(Response::from_parts(parts, ProxyBody::empty()))
 }
 
 /// Says what this hop is about to become.
@@ -142,6 +240,8 @@ async fn silence(moved: &Cell<Instant>, patience: &Patience) {
     }
 }
 
+/// What RFC 6455, section 1.3, puts behind a key.
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The one protocol that is passed on.
 const WEBSOCKET: &str = "websocket";
 /// Bytes carried in one step.

@@ -5,9 +5,15 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Version};
+
 use super::bed::{
     Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, read_until, status,
+    with_runtime,
 };
+use super::http2::{ask, connect, get};
+use crate::proxy::listener::Bounds;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\n\
                    upgrade: WebSocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n";
@@ -154,4 +160,105 @@ fn a_drain_waits_for_tunnels_as_long_as_it_has_patience() {
         client.shutdown(Shutdown::Both).unwrap();
     }
     draining.join().unwrap();
+}
+
+/// Agrees as RFC 6455 asks, then says everything twice.
+fn echoing(head: &str, stream: &mut TcpStream) -> bool {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    let suffix = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let text = format!("{}{suffix}", field(head, "sec-websocket-key").unwrap_or_default());
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    let proof = if head.contains("/liar") { "lies".into() } else { STANDARD.encode(digest) };
+    let agreed = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: {proof}\r\nsec-websocket-protocol: chat\r\n\r\n"
+    );
+    if head.contains("/refuses") {
+        return stream.write_all(b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno").is_ok();
+    }
+    if head.contains("/ignores") {
+        return ok(head, stream);
+    }
+    let _ = stream.write_all(agreed.as_bytes());
+    let mut bytes = [0u8; 1024];
+    while let Ok(read @ 1..) = stream.read(&mut bytes) {
+        let twice = [&bytes[..read], &bytes[..read]].concat();
+        if stream.write_all(&twice).is_err() {
+            return false;
+        }
+    }
+    let _ = stream.write_all(b"bye");
+    false
+}
+
+fn extended(path: &str, protocol: &'static str) -> Request<()> {
+    let mut request = Request::connect(format!("http://a{path}"))
+        .version(Version::HTTP_2)
+        .header("sec-websocket-version", "13")
+        .body(())
+        .unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static(protocol));
+    request
+}
+
+#[test]
+fn a_websocket_may_come_over_one_stream_of_http2() {
+    let origin = Origin::start(echoing);
+    let bounds = Bounds { head: Duration::from_millis(200), ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    with_runtime(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        // The server's settings come with its first answer at the latest.
+        assert_eq!(ask(&sender, get("http://a/ignores")).await.unwrap().status(), 200);
+        assert!(sender.is_extended_connect_protocol_enabled(), "RFC 8441 section 3");
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut up) = sender.send_request(extended("/chat", "websocket"), false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200, "RFC 8441 section 5");
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "chat");
+        assert!(!answer.headers().contains_key("sec-websocket-accept"));
+        up.send_data(Bytes::from_static(b"one "), false).unwrap();
+        let mut down = answer.into_body();
+        let mut heard = Vec::new();
+        while heard.len() < 8 {
+            heard.extend_from_slice(&down.data().await.unwrap().unwrap());
+        }
+        // Longer than a connection without streams may last: the tunnel is one.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert_eq!(bed.metrics.in_flight.load(Relaxed), 1, "a tunnel is under way");
+        up.send_data(Bytes::from_static(b"two"), true).unwrap();
+        while let Some(data) = down.data().await {
+            heard.extend_from_slice(&data.unwrap());
+        }
+        assert_eq!(String::from_utf8_lossy(&heard), "one one twotwobye");
+    });
+    eventually("the tunnel is over", || bed.metrics.in_flight.load(Relaxed) == 0);
+    origin.next();
+    let (_, head) = origin.next();
+    assert!(head.starts_with("GET /chat HTTP/1.1\r\n"), "{head}");
+    assert_eq!(field(&head, "upgrade"), Some("websocket"), "{head}");
+    assert_eq!(field(&head, "sec-websocket-version"), Some("13"), "{head}");
+    assert_eq!(field(&head, "sec-websocket-key").map(str::len), Some(24), "{head}");
+}
+
+#[test]
+fn a_stream_becomes_a_tunnel_only_where_the_target_proves_that_it_agrees() {
+    let origin = Origin::start(echoing);
+    let bed = Bed::start(forward(&[origin.address]));
+    with_runtime(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        assert_eq!(ask(&sender, get("http://a/ignores")).await.unwrap().status(), 200);
+        for (path, protocol, status) in [
+            ("/liar", "websocket", 502),
+            ("/ignores", "websocket", 502),
+            ("/refuses", "websocket", 403),
+            ("/chat", "connect-udp", 405),
+        ] {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, _up) = sender.send_request(extended(path, protocol), false).unwrap();
+            assert_eq!(answer.await.unwrap().status(), status, "{path} {protocol}");
+        }
+    });
+    eventually("nothing is left", || bed.metrics.in_flight.load(Relaxed) == 0);
 }
