@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::proxy::ProxyArguments;
 use super::output::Format;
 use super::traffic::TrafficArguments;
 
@@ -433,19 +434,6 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 20)]
         rounds: usize,
     },
-    /// Requests through a node, beside nginx where it is installed
-    Proxy {
-        /// Connections at a time
-        #[arg(long, default_value_t = 64)]
-        connections: usize,
-        /// Requests per round
-        #[arg(long, default_value_t = 100_000)]
-        requests: usize,
-        /// Rounds of each
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Bytes of a response
-        #[arg(long, default_value_t = 1024)]
-        size: usize,
-    },
+    /// Requests through a node, beside other proxies where they are installed
+    Proxy(ProxyArguments),
 }

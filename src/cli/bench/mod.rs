@@ -5,7 +5,9 @@
 
 mod fleet;
 mod origin;
-mod proxy;
+mod peers;
+pub(crate) mod proxy;
+mod traffic;
 
 use super::arguments::BenchCommand;
 use super::failure::Failure;
@@ -22,9 +24,7 @@ pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
             BenchCommand::Fleet { followers, rules, rounds } => {
                 fleet::run(followers, rules, rounds).await
             }
-            BenchCommand::Proxy { connections, requests, rounds, size } => {
-                proxy::run(connections, requests, rounds, size).await
-            }
+            BenchCommand::Proxy(arguments) => proxy::run(arguments).await,
         }
     })
 }

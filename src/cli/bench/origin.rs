@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,9 +25,14 @@ pub(super) async fn start(size: usize) -> Result<SocketAddr, Failure> {
             let _ = stream.set_nodelay(true);
             let body = body.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |_: Request<Incoming>| {
+                let service = service_fn(move |request: Request<Incoming>| {
                     let body = body.clone();
-                    async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
+                    async move {
+                        let mut upload = request.into_body();
+                        // Taken in and forgotten; one that breaks off has nobody to answer to.
+                        while let Some(Ok(_)) = upload.frame().await {}
+                        Ok::<_, Infallible>(Response::new(Full::new(body)))
+                    }
                 });
                 let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 // How a connection ends is the client's business.
