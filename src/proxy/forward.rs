@@ -39,10 +39,11 @@ use super::tunnel::{self, Tunnel, Wanted};
 use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::model::network::Network;
-use crate::model::rule::Action;
+use crate::model::rule::{Action, Balance, HashKey};
 use crate::routing::cell::Outcome;
+use crate::routing::hash;
 use crate::routing::matcher::Asked;
-use crate::routing::pick::{self, Candidate, Picked};
+use crate::routing::pick::{self, Candidate, How, Picked};
 use crate::routing::table::Matched;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clock::Clock;
@@ -93,6 +94,8 @@ pub(super) struct Asking {
     /// When the whole exchange has to be over.
     pub(super) until: Option<Instant>,
     pub(super) tunnel: Wanted,
+    /// What the hash policy goes by.
+    key: Option<u64>,
 }
 
 /// What the target shall see.
@@ -169,7 +172,9 @@ impl Worker {
                     entry.goes_on(&route, request_id.as_ref());
                 }
                 let until = route.rule.timeouts.total.map(|total| begun + total);
-                let asking = Asking { parts, onward, client, request_id, begun, until, tunnel };
+                let key = hash_key(&route.rule.balance, &parts.headers, &client);
+                let asking =
+                    Asking { parts, onward, client, request_id, begun, until, tunnel, key };
                 let answered = self.forward(&asking, &route, body, underway).await;
                 (Some(route), answered)
             }
@@ -295,7 +300,7 @@ impl Worker {
         let mut body = Some(body);
         let mut waited = Duration::ZERO;
         let mut last = Failure::NoTarget;
-        let mut next = self.pick(route, &[], now);
+        let mut next = self.pick(route, asking.key, &[], now);
         while let (Some(index), Some(sending)) = (next, body.take()) {
             underway.tries(index);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
@@ -342,7 +347,7 @@ impl Worker {
         waited: &mut Duration,
     ) -> Option<usize> {
         let route = repeats.route;
-        let target = self.pick(route, repeats.tried(), self.clock.now())?;
+        let target = self.pick(route, asking.key, repeats.tried(), self.clock.now())?;
         let pause = repeats.pause(target, &mut *self.rng.borrow_mut());
         // Without time left the next target would only be blamed for the last one.
         let latest = asking.begun + route.rule.timeouts.request;
@@ -357,23 +362,26 @@ impl Worker {
         Some(target)
     }
 
-    fn pick(&self, route: &RunningRoute, tried: &[usize], now: Moment) -> Option<usize> {
+    fn pick(
+        &self,
+        route: &RunningRoute,
+        key: Option<u64>,
+        tried: &[usize],
+        now: Moment,
+    ) -> Option<usize> {
         let running = &route.payload;
         let upstreams = &running.upstreams;
-        let of = |at: usize| {
-            let upstream = &upstreams[at];
-            Candidate { cell: &upstream.cell, weight: upstream.weight }
-        };
+        let of = |at: usize| upstreams[at].candidate();
         let rng = &mut *self.rng.borrow_mut();
         let last = upstreams.len().checked_sub(1)?;
-        let policy = (&route.rule.balance, &route.rule.health.outlier);
+        let how = How { balance: &route.rule.balance, outlier: &route.rule.health.outlier, key };
         let picked = if upstreams.len() <= ON_STACK {
             let few: [Candidate<'_>; ON_STACK] = std::array::from_fn(|at| of(at.min(last)));
             let few = &few[..=last];
-            pick::pick(policy.0, policy.1, few, &running.lasting.selector, now, rng, tried)
+            pick::pick(how, few, &running.lasting.selector, now, rng, tried)
         } else {
             let many: Vec<Candidate<'_>> = (0..=last).map(of).collect();
-            pick::pick(policy.0, policy.1, &many, &running.lasting.selector, now, rng, tried)
+            pick::pick(how, &many, &running.lasting.selector, now, rng, tried)
         };
         match picked {
             Picked::Target(index) => Some(index),
@@ -421,6 +429,20 @@ fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
         Outcome::ServerFailure { retry_after: headers::retry_after(status, headers) }
     } else {
         Outcome::Success
+    }
+}
+
+/// What the rule wants the same target for; none where the request does not say.
+fn hash_key(balance: &Balance, headers: &HeaderMap, client: &Client) -> Option<u64> {
+    let Balance::Hash(of) = balance else { return None };
+    match of {
+        HashKey::ClientIp => Some(hash::identity(client.text.as_bytes())),
+        HashKey::Cookie(name) => headers::cookie(headers, name).map(hash::identity),
+        HashKey::Header(name) => {
+            let values: Vec<&[u8]> =
+                headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+            (!values.is_empty()).then(|| hash::identity(&values.join(&b", "[..])))
+        }
     }
 }
 

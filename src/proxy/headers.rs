@@ -153,6 +153,16 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// The first cookie of this name (RFC 6265, section 5.4).
+pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let fields = headers.get_all(COOKIE).iter();
+    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';')).find_map(|crumb| {
+        let crumb = crumb.trim_ascii();
+        let at = crumb.iter().position(|byte| *byte == b'=')?;
+        (crumb[..at] == *name.as_bytes()).then(|| &crumb[at + 1..])
+    })
+}
+
 /// Takes out of trailers what only a head may say (RFC 9110, section 6.5.1).
 pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
     for name in HOP_BY_HOP.iter().chain(&HEAD_ONLY) {

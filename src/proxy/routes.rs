@@ -18,6 +18,7 @@ use crate::model::moment::{Moment, WallTime};
 use crate::model::rule::{Filter, HeaderEdits, Rewrite, Rule, Target, TargetAddress};
 use crate::routing::budget::Budget;
 use crate::routing::cell::TargetCell;
+use crate::routing::hash;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, CostBreakdown};
 use crate::routing::prior::Prior;
@@ -55,6 +56,7 @@ pub(crate) struct Upstream {
     /// The same with what else a connection to it depends on.
     pub(crate) endpoint: Endpoint,
     pub(crate) weight: u32,
+    identity: u64,
     pub(crate) region: String,
     pub(crate) cell: Arc<TargetCell>,
     pub(crate) counters: Arc<TargetCounters>,
@@ -95,9 +97,16 @@ pub(crate) struct ExplainedTarget {
     pub(crate) cost: CostBreakdown,
 }
 
+impl Upstream {
+    /// As one to choose from.
+    pub(crate) fn candidate(&self) -> Candidate<'_> {
+        Candidate { cell: &self.cell, weight: self.weight, identity: self.identity }
+    }
+}
+
 impl Running {
     fn candidates(&self) -> Vec<Candidate<'_>> {
-        self.upstreams.iter().map(|up| Candidate { cell: &up.cell, weight: up.weight }).collect()
+        self.upstreams.iter().map(|up| up.candidate()).collect()
     }
 }
 
@@ -198,7 +207,9 @@ impl RoutesState {
         });
         let region = target.region.clone();
         let endpoint = Endpoint::new(address.clone(), None);
-        Upstream { address, endpoint, weight: target.weight, region, cell, counters }
+        let identity = hash::identity(address.to_string().as_bytes());
+        let weight = target.weight;
+        Upstream { address, endpoint, weight, identity, region, cell, counters }
     }
 
     /// What this node knows about its targets, for peers and people.

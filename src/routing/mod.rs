@@ -6,6 +6,7 @@ pub mod table;
 pub mod budget;
 pub mod cell;
 pub mod estimate;
+pub mod hash;
 pub mod pick;
 pub mod prior;
 pub mod selector;

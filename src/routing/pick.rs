@@ -7,6 +7,7 @@ use rand::{Rng, RngExt};
 
 use super::cell::{Standing, TargetCell};
 use super::estimate::{Cost, Typical};
+use super::hash;
 use super::selector::{Selector, ShortList};
 use crate::model::moment::Moment;
 use crate::model::rule::{Balance, Outlier};
@@ -18,6 +19,8 @@ pub struct Candidate<'a> {
     pub cell: &'a TargetCell,
     /// Its share; 0 means no traffic.
     pub weight: u32,
+    /// The same at every node, for its address.
+    pub identity: u64,
 }
 
 /// The choice.
@@ -53,25 +56,43 @@ pub struct CostBreakdown {
     pub in_flight: u32,
 }
 
+/// What a choice goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct How<'a> {
+    /// The rule's policy.
+    pub balance: &'a Balance,
+    /// The rule's idea of failing.
+    pub outlier: &'a Outlier,
+    /// Of the request, for the hash policy; a request without one goes where least is under way.
+    pub key: Option<u64>,
+}
+
 /// Chooses a target; `tried` are those that this request was sent to before.
 pub fn pick(
-    policy: &Balance,
-    outlier: &Outlier,
+    how: How<'_>,
     candidates: &[Candidate<'_>],
     selector: &Selector,
     now: Moment,
     rng: &mut impl Rng,
     tried: &[usize],
 ) -> Picked {
-    let field = match Field::look(outlier, candidates, now, tried) {
+    if let ([only], []) = (candidates, tried) {
+        // Nothing to choose, and nothing to learn from having chosen.
+        let standing = only.cell.standing(now);
+        if only.weight > 0 && matches!(standing, Standing::Ready | Standing::Unknown) {
+            return Picked::Target(0);
+        }
+    }
+    let field = match Field::look(how.outlier, candidates, now, tried) {
         Ok(field) => field,
         Err(none) => return Picked::NoneReady(none),
     };
-    let chosen = match policy {
-        Balance::Latency => field.by_latency(selector, rng),
-        Balance::RoundRobin => field.in_turn(selector),
-        Balance::First => field.usable().next(),
-        Balance::LeastRequests | Balance::Hash(_) => field.least_requests(rng),
+    let chosen = match (how.balance, how.key) {
+        (Balance::Latency, _) => field.by_latency(selector, rng),
+        (Balance::RoundRobin, _) => field.in_turn(selector),
+        (Balance::First, _) => field.usable().next(),
+        (Balance::Hash(_), Some(key)) => hash::choose(field.candidates, field.usable(), key),
+        (Balance::LeastRequests | Balance::Hash(_), _) => field.least_requests(rng),
     };
     chosen.map_or(Picked::NoneReady(NoneReady::AllTried), Picked::Target)
 }
@@ -161,7 +182,7 @@ impl<'a> Field<'a> {
     }
 
     /// Those that may be sent to; where caution would leave nobody, caution goes.
-    fn usable(&self) -> impl Iterator<Item = usize> {
+    fn usable(&self) -> impl Iterator<Item = usize> + Clone {
         let all = 0..self.candidates.len();
         let some = all.clone().any(|index| self.allows(index));
         all.filter(move |index| {

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::cell::{Outcome, Standing, TargetCell};
 use super::estimate::{Snapshot, Typical};
-use super::pick::{Candidate, NoneReady, Picked, pick};
+use super::pick::{Candidate, How, NoneReady, Picked, pick};
 use super::prior::{PeerWord, triangulate};
 use super::selector::Selector;
 use crate::model::latency::{LatencyInfoRow, LatencySource};
@@ -65,9 +65,10 @@ fn pick_with(
     let candidates: Vec<Candidate<'_>> = cells
         .iter()
         .zip(weights)
-        .map(|(cell, weight)| Candidate { cell, weight: *weight })
+        .map(|(cell, weight)| Candidate { cell, weight: *weight, identity: 0 })
         .collect();
-    pick(policy, &Outlier::default(), &candidates, selector, now, rng, &[])
+    let how = How { balance: policy, outlier: &Outlier::default(), key: None };
+    pick(how, &candidates, selector, now, rng, &[])
 }
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {

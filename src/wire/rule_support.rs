@@ -8,8 +8,8 @@
 pub(crate) enum Feature {
     /// Failed attempts made again as the rule says.
     Retry,
-    /// Probes, and ejection as the rule says.
-    Health,
+    /// Probes of targets.
+    ActiveHealth,
     /// Bounds on requests in flight and request bodies.
     Limits,
     /// The first ready target in the order written.
@@ -22,8 +22,7 @@ pub(crate) enum Feature {
     RefusedMethods,
 }
 
-const NOT_YET: &[Feature] =
-    &[Feature::Health, Feature::BalanceFirst, Feature::BalanceHash, Feature::RefusedMethods];
+const NOT_YET: &[Feature] = &[Feature::ActiveHealth, Feature::RefusedMethods];
 
 impl Feature {
     /// Whether this release does it.
@@ -35,7 +34,7 @@ impl Feature {
     pub(crate) fn words(self) -> &'static str {
         match self {
             Feature::Retry => "retries set by a rule",
-            Feature::Health => "health checks set by a rule",
+            Feature::ActiveHealth => "active health checks",
             Feature::Limits => "limits set by a rule",
             Feature::BalanceFirst => "the policy first",
             Feature::BalanceHash => "the policy hash",

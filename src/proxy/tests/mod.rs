@@ -16,6 +16,7 @@ mod http2_limits;
 mod leaving;
 mod limits;
 mod logging;
+mod policies;
 mod repeats;
 mod resting;
 mod secure;

@@ -140,7 +140,6 @@ pub(super) fn health(
     let mut message = proto::Health::default();
     let active = active_health(&section, &mut message, findings);
     let outlier = outlier(&section, &mut message, findings);
-    findings.needs(Feature::Health, &section.at);
     given.health = unless_empty(message);
     Health { active, outlier }
 }
@@ -296,6 +295,7 @@ fn active_health(
     findings: &mut Findings,
 ) -> Option<ActiveHealth> {
     let section = health.section("active", &["path", "interval", "timeout"], findings)?;
+    findings.needs(Feature::ActiveHealth, &section.at);
     section.require("path", findings);
     let path = section.read("path", text::target_path, findings);
     let interval = section.read("interval", deadline, findings);

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tradewind::model::moment::Moment;
 use tradewind::model::rule::{Balance, Outlier};
 use tradewind::routing::cell::{Attempt, Outcome, TargetCell};
-use tradewind::routing::pick::{Candidate, Picked, pick};
+use tradewind::routing::pick::{Candidate, How, Picked, pick};
 use tradewind::routing::selector::Selector;
 
 /// How a node chooses.
@@ -190,12 +190,14 @@ impl World {
         let count = node.cells.len();
         match self.policy {
             Policy::Latency => {
-                let candidates: Vec<Candidate<'_>> =
-                    node.cells.iter().map(|cell| Candidate { cell, weight: 1 }).collect();
-                let outlier = Outlier::default();
-                let (policy, now) = (Balance::Latency, self.now);
-                match pick(&policy, &outlier, &candidates, &node.selector, now, &mut self.rng, &[])
-                {
+                let candidates: Vec<Candidate<'_>> = node
+                    .cells
+                    .iter()
+                    .map(|cell| Candidate { cell, weight: 1, identity: 0 })
+                    .collect();
+                let (balance, outlier) = (&Balance::Latency, &Outlier::default());
+                let how = How { balance, outlier, key: None };
+                match pick(how, &candidates, &node.selector, self.now, &mut self.rng, &[]) {
                     Picked::Target(index) => Some(index),
                     Picked::NoneReady(_) => None,
                 }
