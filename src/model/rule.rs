@@ -284,7 +284,7 @@ pub struct Health {
 }
 
 /// Probes of a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActiveHealth {
     /// Path of the GET request.
     pub path: String,

@@ -31,6 +31,7 @@ use crate::model::head::Position;
 use crate::model::ids::PeerAddr;
 use crate::model::key::PrivateKey;
 use crate::proxy::listener::{ProxyConfig, ProxyHandle};
+use crate::proxy::prober::Prober;
 use crate::proxy::resolve::AddressPolicy;
 use crate::proxy::routes::{Routes, RoutesState};
 use crate::proxy::shedding::Shedding;
@@ -215,11 +216,20 @@ impl Serving {
     ) -> Result<ProxyConfig, NodeError> {
         let ceilings = options.traffic.ceilings;
         tokio::spawn(ceilings.watch_memory(self.shedding.clone(), over.clone()));
+        let target_tls = options.traffic.target_tls()?;
+        let prober = Prober {
+            routes: self.routes.clone(),
+            policy: self.policy.clone(),
+            distance: options.target_distance(),
+            target_tls: target_tls.clone(),
+            clock,
+        };
+        prober.start(over.clone()).map_err(NodeError::Thread)?;
         Ok(ProxyConfig {
             node: options.id.to_string(),
             tls: options.traffic.tls(&sockets.addresses),
             announcers: options.traffic.announcers.clone(),
-            target_tls: options.traffic.target_tls()?,
+            target_tls,
             sockets,
             policy: self.policy.clone(),
             distance: options.target_distance(),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::checks::{Check, Checks};
 use super::headers;
 use super::pool::Endpoint;
 use crate::model::ids::{RuleId, Version};
@@ -57,6 +58,8 @@ pub(crate) struct Upstream {
     pub(crate) endpoint: Endpoint,
     pub(crate) weight: u32,
     identity: u64,
+    /// Of the rule's own, where it checks its targets.
+    check: Option<Arc<Check>>,
     pub(crate) region: String,
     pub(crate) cell: Arc<TargetCell>,
     pub(crate) counters: Arc<TargetCounters>,
@@ -75,6 +78,7 @@ pub(crate) struct RouteChange {
 pub(crate) struct RoutesState {
     table: Routes,
     targets: BTreeMap<Arc<TargetAddress>, Weak<TargetCell>>,
+    checks: Checks,
     /// Looked through when it has grown to this many: O(1) per change on the long run.
     sweep_at: usize,
     published: Arc<ArcSwap<Routes>>,
@@ -100,7 +104,8 @@ pub(crate) struct ExplainedTarget {
 impl Upstream {
     /// As one to choose from.
     pub(crate) fn candidate(&self) -> Candidate<'_> {
-        Candidate { cell: &self.cell, weight: self.weight, identity: self.identity }
+        let down = self.check.as_ref().is_some_and(|check| check.is_down());
+        Candidate { cell: &self.cell, weight: self.weight, identity: self.identity, down }
     }
 }
 
@@ -121,6 +126,7 @@ impl RoutesState {
         RoutesState {
             table: Table::new(),
             targets: BTreeMap::new(),
+            checks: Checks::default(),
             sweep_at: TARGETS_UNSWEPT,
             published: Arc::new(ArcSwap::from_pointee(Table::new())),
             metrics,
@@ -189,7 +195,13 @@ impl RoutesState {
         let upstreams = rule
             .targets()
             .iter()
-            .map(|target| self.upstream(target, counters.target(&target.address.to_string())))
+            .map(|target| {
+                let counters = counters.target(&target.address.to_string());
+                let mut upstream = self.upstream(target, counters);
+                let health = rule.health.active.as_ref();
+                upstream.check = health.map(|health| self.checks.of(&upstream.endpoint, health));
+                upstream
+            })
             .collect();
         let lasting =
             self.table.route(id).map_or_else(Arc::default, |route| route.payload.lasting.clone());
@@ -209,7 +221,7 @@ impl RoutesState {
         let endpoint = Endpoint::new(address.clone(), None);
         let identity = hash::identity(address.to_string().as_bytes());
         let weight = target.weight;
-        Upstream { address, endpoint, weight, identity, region, cell, counters }
+        Upstream { address, endpoint, weight, identity, check: None, region, cell, counters }
     }
 
     /// What this node knows about its targets, for peers and people.
@@ -230,6 +242,16 @@ impl RoutesState {
                 source: readings.source,
             })
             .collect()
+    }
+
+    /// Checks that nobody probes yet, from now on the caller's business.
+    pub(super) fn fresh_checks(&mut self) -> Vec<Weak<Check>> {
+        self.checks.take_fresh()
+    }
+
+    /// What active checks say: the target, the path asked for, and whether it is well.
+    pub(crate) fn verdicts(&self) -> Vec<(String, String, bool)> {
+        self.checks.verdicts()
     }
 
     /// How much of its retry budget each rule has left that has used some of it lately; the first

@@ -38,7 +38,6 @@ pub struct TargetCell {
     started: AtomicI64,
     bodies: AtomicU32,
     ramp: AtomicU32,
-    down: AtomicBool,
     source: AtomicU8,
     hint: Option<f64>,
     /// Exponentials are computed at most every 50 ms, or after a sample.
@@ -88,7 +87,7 @@ pub enum Standing {
     HalfOpen,
     /// It failed too often.
     Ejected,
-    /// It fails its health check.
+    /// It fails the rule's health check; never a cell's own word.
     Down,
 }
 
@@ -115,7 +114,6 @@ impl TargetCell {
             started: AtomicI64::new(0),
             bodies: AtomicU32::new(0),
             ramp: AtomicU32::new(1),
-            down: AtomicBool::new(false),
             source: AtomicU8::new(DEFAULT),
             hint: hint.map(|hint| hint.as_secs_f64() * 1e3),
             cached_at: AtomicU64::new(0),
@@ -194,16 +192,9 @@ impl TargetCell {
         self.distance(millis(rtt).clamp(LEAST_MS, MOST_MS));
     }
 
-    /// An active health check spoke.
-    pub fn set_down(&self, down: bool) {
-        self.down.store(down, Relaxed);
-    }
-
     /// Whether it may be sent to.
     pub fn standing(&self, now: Moment) -> Standing {
-        if self.down.load(Relaxed) {
-            Standing::Down
-        } else if now.as_nanos() < self.until.load(Relaxed) {
+        if now.as_nanos() < self.until.load(Relaxed) {
             Standing::Ejected
         } else if self.half.load(Relaxed) {
             Standing::HalfOpen

@@ -74,6 +74,7 @@ mod tests {
             cell,
             weight: *weight,
             identity: identity(format!("http://target-{at}:80").as_bytes()),
+            down: false,
         };
         cells.iter().zip(weights).enumerate().map(of).collect()
     }

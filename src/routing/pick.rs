@@ -21,6 +21,14 @@ pub struct Candidate<'a> {
     pub weight: u32,
     /// The same at every node, for its address.
     pub identity: u64,
+    /// Whether the rule's own check says that it is down.
+    pub down: bool,
+}
+
+impl Candidate<'_> {
+    fn standing(&self, now: Moment) -> Standing {
+        if self.down { Standing::Down } else { self.cell.standing(now) }
+    }
 }
 
 /// The choice.
@@ -78,7 +86,7 @@ pub fn pick(
 ) -> Picked {
     if let ([only], []) = (candidates, tried) {
         // Nothing to choose, and nothing to learn from having chosen.
-        let standing = only.cell.standing(now);
+        let standing = only.standing(now);
         if only.weight > 0 && matches!(standing, Standing::Ready | Standing::Unknown) {
             return Picked::Target(0);
         }
@@ -109,7 +117,7 @@ pub fn explain(
         .map(|candidate| {
             let snapshot = candidate.cell.snapshot(now);
             CostBreakdown {
-                standing: candidate.cell.standing(now),
+                standing: candidate.standing(now),
                 cost: snapshot.cost(&typical),
                 net_ms: snapshot.net,
                 in_flight: snapshot.in_flight,
@@ -143,7 +151,7 @@ impl<'a> Field<'a> {
                 continue;
             }
             weighty += 1;
-            match candidate.cell.standing(now) {
+            match candidate.standing(now) {
                 Standing::Down => down += 1,
                 Standing::Ejected => ejected += 1,
                 _ if tried.contains(&index) => {}
@@ -173,7 +181,7 @@ impl<'a> Field<'a> {
         if candidate.weight == 0 || !self.again && self.tried.contains(&index) {
             return false;
         }
-        match candidate.cell.standing(self.now) {
+        match candidate.standing(self.now) {
             Standing::Down => false,
             Standing::Ejected => self.panic,
             Standing::HalfOpen => self.panic || candidate.cell.in_flight() == 0,
@@ -190,7 +198,7 @@ impl<'a> Field<'a> {
                 self.allows(*index)
             } else {
                 let candidate = &self.candidates[*index];
-                candidate.weight > 0 && candidate.cell.standing(self.now) != Standing::Down
+                candidate.weight > 0 && candidate.standing(self.now) != Standing::Down
             }
         })
     }
@@ -251,7 +259,7 @@ impl<'a> Field<'a> {
     fn unknown(&self, rng: &mut impl Rng) -> Option<usize> {
         let idle = |index: &usize| {
             let cell = self.candidates[*index].cell;
-            cell.standing(self.now) == Standing::Unknown && cell.in_flight() == 0
+            self.candidates[*index].standing(self.now) == Standing::Unknown && cell.in_flight() == 0
         };
         draw(self.usable().filter(idle), |_| 1.0, rng)
     }
@@ -260,7 +268,7 @@ impl<'a> Field<'a> {
         let cell = self.candidates[index].cell;
         let typical = selector.typical();
         let snapshot = cell.snapshot(self.now);
-        let standing = cell.standing(self.now);
+        let standing = self.candidates[index].standing(self.now);
         let (idle, h) = cell.idle(self.now);
         let sampled = cell.readings(self.now).is_some();
         let due = sampled

@@ -13,7 +13,7 @@ use super::prior::{PeerWord, triangulate};
 use super::selector::Selector;
 use crate::model::latency::{LatencyInfoRow, LatencySource};
 use crate::model::moment::Moment;
-use crate::model::rule::{Balance, Outlier};
+use crate::model::rule::{Balance, HashKey, Outlier};
 
 const SUCCESS: Outcome = Outcome::Success;
 const FAILURE: Outcome = Outcome::ServerFailure { retry_after: None };
@@ -65,7 +65,7 @@ fn pick_with(
     let candidates: Vec<Candidate<'_>> = cells
         .iter()
         .zip(weights)
-        .map(|(cell, weight)| Candidate { cell, weight: *weight, identity: 0 })
+        .map(|(cell, weight)| Candidate { cell, weight: *weight, identity: 0, down: false })
         .collect();
     let how = How { balance: policy, outlier: &Outlier::default(), key: None };
     pick(how, &candidates, selector, now, rng, &[])
@@ -363,13 +363,27 @@ fn five_failures_eject_one_trial_decides_and_the_back_off_doubles() {
 fn down_by_health_check_is_never_picked_and_all_down_is_said() {
     let selector = Selector::default();
     let cells = [TargetCell::new(None), TargetCell::new(None)];
-    cells[0].set_down(true);
-    for seed in 0..50 {
-        assert_eq!(choose(&cells, &[1, 1], &selector, start(), seed), Picked::Target(1));
+    let with = |down: [bool; 2], balance: &Balance, seed: u64| {
+        let of = |at: usize| Candidate {
+            cell: &cells[at],
+            weight: 1,
+            identity: at as u64,
+            down: down[at],
+        };
+        let how = How { balance, outlier: &Outlier::default(), key: Some(seed) };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        pick(how, &[of(0), of(1)], &selector, start(), &mut rng, &[])
+    };
+    let by_address = Balance::Hash(HashKey::ClientIp);
+    let policies =
+        [Balance::Latency, Balance::LeastRequests, Balance::RoundRobin, Balance::First, by_address];
+    for balance in &policies {
+        for seed in 0..50 {
+            assert_eq!(with([true, false], balance, seed), Picked::Target(1), "{balance:?}");
+        }
+        let all = with([true, true], balance, 1);
+        assert_eq!(all, Picked::NoneReady(NoneReady::AllDown), "{balance:?}");
     }
-    cells[1].set_down(true);
-    let all = choose(&cells, &[1, 1], &selector, start(), 1);
-    assert_eq!(all, Picked::NoneReady(NoneReady::AllDown));
     let none = choose(&cells, &[0, 0], &selector, start(), 1);
     assert_eq!(none, Picked::NoneReady(NoneReady::NoWeight));
 }

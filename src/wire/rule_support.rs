@@ -22,7 +22,7 @@ pub(crate) enum Feature {
     RefusedMethods,
 }
 
-const NOT_YET: &[Feature] = &[Feature::ActiveHealth, Feature::RefusedMethods];
+const NOT_YET: &[Feature] = &[Feature::RefusedMethods];
 
 impl Feature {
     /// Whether this release does it.

@@ -10,6 +10,7 @@ mod bad_input;
 mod cli;
 mod fleet;
 mod harness;
+mod health;
 mod leaving;
 mod proxy;
 mod starting;

@@ -183,12 +183,18 @@ pub(super) async fn readyz(State(door): State<Arc<Door>>, RawQuery(query): RawQu
 /// GET /metrics.
 pub(super) async fn metrics(State(door): State<Arc<Door>>) -> Response {
     let now = door.clock.now();
-    let (rows, budgets) = {
+    let (rows, budgets, verdicts) = {
         let routes = door.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        (routes.latency_rows(now), routes.retry_budgets(RULES_SHOWN, now))
+        let budgets = routes.retry_budgets(RULES_SHOWN, now);
+        (routes.latency_rows(now), budgets, routes.verdicts())
     };
     let mut text = String::new();
     door.requests.write(&mut text);
+    text.push_str("# TYPE tradewind_target_healthy gauge\n");
+    for (target, path, well) in verdicts {
+        let (labels, well) = (format!("target=\"{target}\",path={path:?}"), u8::from(well));
+        text.push_str(&format!("tradewind_target_healthy{{{labels}}} {well}\n"));
+    }
     text.push_str("# TYPE tradewind_retry_budget_remaining_ratio gauge\n");
     for (rule, left) in budgets {
         let labels = format!("{{rule=\"{rule}\"}}");

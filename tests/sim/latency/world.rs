@@ -193,7 +193,7 @@ impl World {
                 let candidates: Vec<Candidate<'_>> = node
                     .cells
                     .iter()
-                    .map(|cell| Candidate { cell, weight: 1, identity: 0 })
+                    .map(|cell| Candidate { cell, weight: 1, identity: 0, down: false })
                     .collect();
                 let (balance, outlier) = (&Balance::Latency, &Outlier::default());
                 let how = How { balance, outlier, key: None };
