@@ -436,4 +436,13 @@ pub(crate) enum BenchCommand {
     },
     /// Requests through a node, beside other proxies where they are installed
     Proxy(ProxyArguments),
+    /// From a rule pushed to a running node to the first request that it serves
+    Push {
+        /// How many rules the node has (repeatable)
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 10_000, 100_000])]
+        rules: Vec<usize>,
+        /// How often a rule is pushed
+        #[arg(long, default_value_t = 200)]
+        pushes: usize,
+    },
 }

@@ -7,7 +7,10 @@ mod fleet;
 mod origin;
 mod peers;
 pub(crate) mod proxy;
+mod push;
 mod traffic;
+
+use std::path::PathBuf;
 
 use super::arguments::BenchCommand;
 use super::failure::Failure;
@@ -24,9 +27,17 @@ pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
             BenchCommand::Fleet { followers, rules, rounds } => {
                 fleet::run(followers, rules, rounds).await
             }
+            BenchCommand::Push { rules, pushes } => push::run(&rules, pushes).await,
             BenchCommand::Proxy(arguments) => proxy::run(arguments).await,
         }
     })
+}
+
+/// A folder for one measurement.
+fn tempdir() -> Result<PathBuf, Failure> {
+    let directory = std::env::temp_dir().join(format!("tradewind-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(directory)
 }
 
 fn cores() -> usize {

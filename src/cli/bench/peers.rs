@@ -91,23 +91,25 @@ impl Description {
 }
 
 impl Peer {
-    /// This program as a node with its defaults, but for one thread and no access log.
-    pub(super) fn ours(
-        directory: &Path,
-        origin: SocketAddr,
-        more: &[String],
-    ) -> Result<Peer, Failure> {
-        let fail = |error: std::io::Error| Failure::failed(format!("the node: {error}"));
-        let rules = directory.join("rules.yaml");
+    /// This program in front of an origin.
+    pub(super) fn ours(directory: &Path, origin: SocketAddr) -> Result<Peer, Failure> {
         let text = format!("id: bench\ndata:\n  targets: [{{ url: \"http://{origin}\" }}]\n");
-        std::fs::write(&rules, text).map_err(fail)?;
-        let (at, peer) = (free_port()?, free_port()?);
+        Peer::node(directory, &text).map(|(node, _)| node)
+    }
+
+    /// This program as a node with these rules and its defaults, but for one thread and no access
+    /// log; and where its operators reach it.
+    pub(super) fn node(directory: &Path, rules: &str) -> Result<(Peer, SocketAddr), Failure> {
+        let fail = |error: std::io::Error| Failure::failed(format!("the node: {error}"));
+        let file = directory.join("rules.yaml");
+        std::fs::write(&file, rules).map_err(fail)?;
+        let (at, control) = (free_port()?, free_port()?);
         let mut command = Command::new(std::env::current_exe().map_err(fail)?);
         command.args(["node", "--id", "bench", "--traffic-threads", "1", "--access-log", "off"]);
-        command.args(["--listen", &at.to_string(), "--peer-listen", &peer.to_string()]);
+        command.args(["--listen", &at.to_string(), "--peer-listen", &control.to_string()]);
         command.arg("--data").arg(directory.join("node"));
-        command.arg("--rules").arg(&rules).args(more);
-        Peer::of("tradewind", at, command, directory)
+        command.arg("--rules").arg(&file);
+        Peer::of("tradewind", at, command, directory).map(|node| (node, control))
     }
 
     fn of(

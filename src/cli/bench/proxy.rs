@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::peers::{Description, Peer};
 use super::traffic::{self, Outcome, Shape};
-use super::{load, median, origin, quantile};
+use super::{load, median, origin, quantile, tempdir};
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
 
@@ -89,7 +89,7 @@ async fn measure_all(arguments: &ProxyArguments, directory: &Path) -> Result<(),
         let origin = origin::start(size).await?;
         let own = directory.join(format!("{work:?}"));
         std::fs::create_dir_all(&own).map_err(|error| Failure::failed(error.to_string()))?;
-        let mut peers = vec![Peer::ours(&own, origin, &[])?];
+        let mut peers = vec![Peer::ours(&own, origin)?];
         for description in &chosen {
             peers.push(description.start(&own, origin)?);
         }
@@ -254,12 +254,6 @@ impl Round {
 
 fn middle(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
     median(&mut rounds.iter().map(value).collect::<Vec<f64>>())
-}
-
-fn tempdir() -> Result<PathBuf, Failure> {
-    let directory = std::env::temp_dir().join(format!("tradewind-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(directory)
 }
 
 /// Bytes of an answer that is large.

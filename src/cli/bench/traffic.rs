@@ -167,6 +167,7 @@ impl Client {
         let method = if self.body.is_empty() { Method::GET } else { Method::POST };
         let request = Request::builder().method(method).uri("/").header(HOST, "bench.example");
         let request = request.body(Full::new(self.body.clone())).ok()?;
+        sender.ready().await.ok()?;
         let response = sender.send_request(request).await.ok()?;
         let good = response.status().is_success();
         let good =
@@ -178,7 +179,8 @@ impl Client {
     }
 }
 
-async fn connect(at: SocketAddr) -> Option<SendRequest<Full<Bytes>>> {
+/// A connection whose rest is driven beside.
+pub(super) async fn connect(at: SocketAddr) -> Option<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(at).await.ok()?;
     stream.set_nodelay(true).ok()?;
     let mut builder = http1::Builder::new();
