@@ -286,12 +286,34 @@ pub struct Health {
 /// Probes of a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActiveHealth {
-    /// Path of the GET request.
-    pub path: String,
+    /// How it is asked.
+    pub probe: Probe,
     /// From one probe to the next.
     pub interval: Duration,
     /// After which a probe has failed.
     pub timeout: Duration,
+}
+
+/// How a target is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Probe {
+    /// A GET of this path, answered with a status from 200 to 399.
+    Http(String),
+    /// Check of grpc.health.v1 for this service (empty: the server as a whole), answered with
+    /// SERVING.
+    Grpc(String),
+    /// A connection, accepted.
+    Tcp,
+}
+
+impl std::fmt::Display for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Probe::Http(path) => f.write_str(path),
+            Probe::Grpc(service) => write!(f, "grpc:{service}"),
+            Probe::Tcp => f.write_str("tcp"),
+        }
+    }
 }
 
 /// Ejection by failures of real requests.

@@ -44,11 +44,19 @@ pub(crate) struct ResponseBody {
 
 /// A request body on its way to a target.
 pub(crate) struct RequestBody {
-    /// None for a body that is known to be empty.
-    inner: Option<Timed>,
+    source: Source,
     /// Bytes that may still come.
     room: u64,
     progress: Rc<Progress>,
+}
+
+/// Where a request body comes from.
+enum Source {
+    /// It is known to be empty.
+    Nowhere,
+    Client(Timed),
+    /// Said by the proxy itself.
+    Own(Option<Bytes>),
 }
 
 /// How far a request body has come; read by whoever waits for the response.
@@ -232,14 +240,20 @@ impl RequestBody {
         let empty = body.is_end_stream();
         progress.whole.set(empty);
         let patience = Patience { idle: rule.timeouts.idle, until };
-        let inner = (!empty).then(|| Timed::new(body, patience));
-        Ok(RequestBody { inner, room, progress })
+        let source =
+            if empty { Source::Nowhere } else { Source::Client(Timed::new(body, patience)) };
+        Ok(RequestBody { source, room, progress })
     }
 
     /// No body, for a repeat of a request that had none.
     pub(crate) fn empty(progress: &Rc<Progress>) -> RequestBody {
         progress.whole.set(true);
-        RequestBody { inner: None, room: 0, progress: progress.clone() }
+        RequestBody { source: Source::Nowhere, room: 0, progress: progress.clone() }
+    }
+
+    /// These bytes, for a request of the proxy's own.
+    pub(crate) fn own(bytes: Bytes, progress: &Rc<Progress>) -> RequestBody {
+        RequestBody { source: Source::Own(Some(bytes)), room: 0, progress: progress.clone() }
     }
 }
 
@@ -334,7 +348,14 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
-        let Some(inner) = &mut body.inner else { return Poll::Ready(None) };
+        let inner = match &mut body.source {
+            Source::Nowhere => return Poll::Ready(None),
+            Source::Own(bytes) => {
+                body.progress.whole.set(true);
+                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+            }
+            Source::Client(inner) => inner,
+        };
         let progress = &body.progress;
         let polled = inner.poll(cx);
         progress.waiting.set(polled.is_pending());
@@ -361,11 +382,21 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(|inner| inner.body.is_end_stream())
+        match &self.source {
+            Source::Nowhere => true,
+            Source::Client(inner) => inner.body.is_end_stream(),
+            Source::Own(bytes) => bytes.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or(SizeHint::with_exact(0), |inner| inner.body.size_hint())
+        match &self.source {
+            Source::Nowhere => SizeHint::with_exact(0),
+            Source::Client(inner) => inner.body.size_hint(),
+            Source::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+        }
     }
 }
 

@@ -82,13 +82,13 @@ impl Checks {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Each with its target, its path and whether that is well.
+    /// Each with its target, how that is asked, and whether it is well.
     pub(super) fn verdicts(&self) -> Vec<(String, String, bool)> {
         let alive = self.known.values().filter_map(Weak::upgrade);
         alive
             .map(|check| {
                 let target = check.endpoint.address.to_string();
-                (target, check.health.path.clone(), !check.is_down())
+                (target, check.health.probe.to_string(), !check.is_down())
             })
             .collect()
     }
@@ -104,7 +104,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::rule::Scheme;
+    use crate::model::rule::{Probe, Scheme};
 
     fn endpoint(port: u16) -> Endpoint {
         let host = "10.0.0.1".to_string();
@@ -113,7 +113,7 @@ mod tests {
 
     fn health(path: &str) -> ActiveHealth {
         let (interval, timeout) = (Duration::from_secs(10), Duration::from_secs(2));
-        ActiveHealth { path: path.to_string(), interval, timeout }
+        ActiveHealth { probe: Probe::Http(path.to_string()), interval, timeout }
     }
 
     #[test]

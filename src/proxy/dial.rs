@@ -62,6 +62,35 @@ impl Dialer {
         Err(last)
     }
 
+    /// Whether the target takes a connection; nothing is said over it.
+    pub(super) async fn reach(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let mut last = Failure::NameUnknown;
+        for address in self.resolver.resolve(&endpoint.address).await? {
+            match self.connect(address, self.distance_of(endpoint)).await {
+                Ok(_) => return Ok(()),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    fn distance_of(&self, endpoint: &Endpoint) -> Option<Duration> {
+        let distance = self.distance.as_ref().map(|distance| distance(&endpoint.address));
+        distance.filter(|delay| !delay.is_zero())
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        distance: Option<Duration>,
+    ) -> Result<TcpStream, Failure> {
+        if let Some(delay) = distance {
+            // The hand-shake takes a round trip.
+            tokio::time::sleep(delay * 2).await;
+        }
+        TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)
+    }
+
     async fn open_at(
         &self,
         endpoint: &Endpoint,
@@ -69,13 +98,8 @@ impl Dialer {
         http1_only: bool,
     ) -> Result<(Opened, Duration), Failure> {
         let begun = Instant::now();
-        let distance = self.distance.as_ref().map(|distance| distance(&endpoint.address));
-        let distance = distance.filter(|delay| !delay.is_zero());
-        if let Some(delay) = distance {
-            // The hand-shake takes a round trip.
-            tokio::time::sleep(delay * 2).await;
-        }
-        let stream = TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)?;
+        let distance = self.distance_of(endpoint);
+        let stream = self.connect(address, distance).await?;
         let rtt = begun.elapsed();
         // A lost option costs latency, not correctness.
         let _ = stream.set_nodelay(true);

@@ -182,6 +182,11 @@ impl Pool {
         Ok((self.lend(carrier, false, to), Some(rtt)))
     }
 
+    /// Whether the target takes a connection; nothing is said over it.
+    pub(crate) async fn reach(&self, to: &Endpoint) -> Result<(), Failure> {
+        self.dialer.reach(to).await
+    }
+
     /// Waits until nobody else opens a connection there; at once where each request needs one.
     async fn turn(&self, to: &Endpoint) -> Option<OwnedMutexGuard<()>> {
         let speaks_http1 = || self.shared.borrow().get(to).is_some_and(|known| known.http1);

@@ -1,15 +1,17 @@
 //! Probes targets for the checks of rules, on a thread of its own: no request waits for a probe.
 //!
-//! A probe is a GET over a connection of its own (one that HTTP/2 shares may carry several); an
-//! answer from 200 to 399 within the time-out is good. The policy on addresses holds as for
-//! requests. A probe tells nothing about latency.
+//! A probe is a GET, a question of grpc.health.v1, or a bare connection, always over a connection
+//! of its own (one that HTTP/2 shares may carry several). What does not come within the time-out is
+//! bad. The policy on addresses holds as for requests. A probe tells nothing about latency.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
-use http::{Request, uri};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, TE, USER_AGENT};
+use http::{Method, Request, Response, StatusCode, request, uri};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -18,12 +20,13 @@ use super::body::{Progress, RequestBody};
 use super::checks::Check;
 use super::dial::{Dialer, Distance};
 use super::http2_target;
-use super::pool::Pool;
+use super::pool::{Endpoint, Lease, Pool};
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::RoutesState;
 use super::target_tls::TargetTls;
-use crate::model::rule::Scheme;
+use crate::model::rule::{Probe, Scheme};
 use crate::telemetry::clock::Clock;
+use crate::wire::grpc_health;
 
 /// What the prober works with.
 pub(crate) struct Prober {
@@ -78,11 +81,11 @@ async fn probe_on(check: Weak<Check>, pool: Rc<Pool>, clock: Clock) {
         let probed = tokio::time::timeout(held.health.timeout, probe(&held, &pool, clock)).await;
         let good = probed.unwrap_or(false);
         if held.tell(good) {
-            let (target, path) = (&held.endpoint.address, &held.health.path);
+            let (target, check) = (&held.endpoint.address, &held.health.probe);
             if good {
-                tracing::info!(%target, path, "the target passes its health check");
+                tracing::info!(%target, %check, "the target passes its health check");
             } else {
-                tracing::warn!(%target, path, "the target fails its health check");
+                tracing::warn!(%target, %check, "the target fails its health check");
             }
         }
         // Those that began together drift apart.
@@ -93,24 +96,64 @@ async fn probe_on(check: Weak<Check>, pool: Rc<Pool>, clock: Clock) {
 }
 
 async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> bool {
-    let Ok((mut lease, _)) = pool.open(&check.endpoint, false).await else { return false };
+    let endpoint = &check.endpoint;
     let progress = Progress::new(clock, Instant::now().into());
-    let address = &check.endpoint.address;
-    let Ok(host) = HeaderValue::try_from(address.authority()) else { return false };
-    let request = Request::get(check.health.path.as_str())
-        .header(HOST, host)
-        .header(USER_AGENT, concat!("tradewind/", env!("CARGO_PKG_VERSION"), " (health check)"))
-        .header(ACCEPT, "*/*")
-        .body(RequestBody::empty(&progress));
-    // The path was parsed with its rule.
-    let Ok(mut request) = request else { return false };
-    if lease.is_http2() {
-        let secure = address.scheme == Scheme::Https;
-        let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
-        http2_target::rewrite(&mut request, &http::HeaderMap::new(), scheme);
+    match &check.health.probe {
+        Probe::Tcp => pool.reach(endpoint).await.is_ok(),
+        Probe::Http(path) => {
+            let request = request(endpoint, Method::GET, path).header(ACCEPT, "*/*");
+            let request = request.body(RequestBody::empty(&progress));
+            let answer = ask(endpoint, request, pool).await;
+            answer.is_some_and(|(response, _)| (200..400).contains(&response.status().as_u16()))
+        }
+        Probe::Grpc(service) => {
+            let body = grpc_health::question(service);
+            let request = request(endpoint, Method::POST, grpc_health::METHOD)
+                .header(CONTENT_TYPE, "application/grpc")
+                .header(TE, "trailers")
+                .body(RequestBody::own(body, &progress));
+            match ask(endpoint, request, pool).await {
+                Some((response, _lease)) => is_serving(response).await,
+                None => false,
+            }
+        }
     }
-    let Ok(response) = lease.send(request).await else { return false };
-    (200..400).contains(&response.status().as_u16())
+}
+
+fn request(endpoint: &Endpoint, method: Method, path: &str) -> request::Builder {
+    let agent = concat!("tradewind/", env!("CARGO_PKG_VERSION"), " (health check)");
+    let authority = endpoint.address.authority();
+    Request::builder().method(method).uri(path).header(HOST, authority).header(USER_AGENT, agent)
+}
+
+/// The answer's head; what follows lives as long as the lease. A request that was not made well
+/// (the rule was parsed, so that is nobody's) has none.
+async fn ask(
+    endpoint: &Endpoint,
+    request: http::Result<Request<RequestBody>>,
+    pool: &Rc<Pool>,
+) -> Option<(Response<Incoming>, Lease)> {
+    let mut request = request.ok()?;
+    let (mut lease, _) = pool.open(endpoint, false).await.ok()?;
+    if lease.is_http2() {
+        let secure = endpoint.address.scheme == Scheme::Https;
+        let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+        let asked = request.headers().clone();
+        http2_target::rewrite(&mut request, &asked, scheme);
+    }
+    let response = lease.send(request).await.ok()?;
+    Some((response, lease))
+}
+
+/// Whether this is what gRPC calls a good answer, and says so.
+async fn is_serving(response: Response<Incoming>) -> bool {
+    if response.status() != StatusCode::OK {
+        return false;
+    }
+    let body = Limited::new(response.into_body(), grpc_health::MOST_BYTES);
+    let Ok(answer) = body.collect().await else { return false };
+    let status = answer.trailers().and_then(|trailers| trailers.get("grpc-status"));
+    status.is_some_and(|status| status == "0") && grpc_health::is_serving(&answer.to_bytes())
 }
 
 /// How often new checks are looked for.

@@ -19,6 +19,7 @@ pub(crate) mod delta_parts;
 pub(crate) mod fleet_proto;
 pub(crate) mod follow_proto;
 pub(crate) mod follow_words;
+pub(crate) mod grpc_health;
 pub(crate) mod head_proto;
 pub(crate) mod ledger_proto;
 pub(crate) mod override_proto;

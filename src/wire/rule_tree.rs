@@ -143,8 +143,12 @@ fn retry_tree(retry: &proto::Retry) -> Tree {
 
 fn health_tree(health: &proto::Health) -> Tree {
     let active = |active: &proto::ActiveHealth| {
+        let grpc =
+            |grpc: &proto::GrpcHealth| Entries::new().put("service", text(&grpc.service)).end();
         Entries::new()
             .put("path", text(&active.path))
+            .put("grpc", active.grpc.as_ref().map(grpc))
+            .put("tcp", active.tcp.map(Tree::Flag))
             .put("interval", text(&active.interval))
             .put("timeout", text(&active.timeout))
             .end()

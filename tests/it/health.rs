@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use tonic_health::ServingStatus;
+
 use crate::harness::{Process, eventually, free_ports, http};
 
 /// A target that says who it is, and on /healthz how it is.
@@ -49,61 +51,135 @@ impl Target {
     }
 }
 
+/// A node with rules from a file.
+struct Node {
+    traffic: SocketAddr,
+    peer: SocketAddr,
+    _directory: tempfile::TempDir,
+    _process: Process,
+}
+
+impl Node {
+    fn start(rules: &str) -> Node {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = free_ports(2);
+        let file = directory.path().join("rules.yaml");
+        std::fs::write(&file, rules).unwrap();
+        let process = Process::start(
+            &[
+                "node",
+                "--id",
+                "checks",
+                "--listen",
+                &ports[0].to_string(),
+                "--peer-listen",
+                &ports[1].to_string(),
+                "--data",
+                &directory.path().join("data").display().to_string(),
+                "--rules",
+                &file.display().to_string(),
+            ]
+            .map(str::to_string),
+        );
+        Node { traffic: ports[0], peer: ports[1], _directory: directory, _process: process }
+    }
+
+    fn status(&self, path: &str) -> Option<u16> {
+        http(self.traffic, "GET", path, None).map(|answer| answer.status)
+    }
+
+    /// Waits until the metrics say how a target is.
+    fn tells(&self, target: &str, check: &str, well: bool) {
+        let line = format!(
+            "tradewind_target_healthy{{target=\"{target}\",check=\"{check}\"}} {}",
+            u8::from(well)
+        );
+        eventually(PATIENCE, &line, || {
+            let metrics = http(self.peer, "GET", "/metrics", None)?.body;
+            metrics.contains(&line).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_target_that_fails_its_check_is_left_alone_and_found_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let ports = free_ports(2);
     let (one, other) = (Target::start(), Target::start());
-    let rules = directory.path().join("rules.yaml");
-    let text = format!(
+    let node = Node::start(&format!(
         "id: one\ndata:\n  targets: [{{ url: \"http://{}\" }}, {{ url: \"http://{}\" }}]\n  \
          balance: {{ policy: round_robin }}\n  \
          health: {{ active: {{ path: /healthz, interval: 2s, timeout: 2s }} }}\n",
         one.address, other.address
-    );
-    std::fs::write(&rules, text).unwrap();
-    let _node = Process::start(
-        &[
-            "node",
-            "--id",
-            "checks",
-            "--listen",
-            &ports[0].to_string(),
-            "--peer-listen",
-            &ports[1].to_string(),
-            "--data",
-            &directory.path().join("data").display().to_string(),
-            "--rules",
-            &rules.display().to_string(),
-        ]
-        .map(str::to_string),
-    );
-    let status = || http(ports[0], "GET", "/", None).map(|answer| answer.status);
-    let told = |target: &Target, well: u8| {
-        let line = format!(
-            "tradewind_target_healthy{{target=\"http://{}\",path=\"/healthz\"}} {well}",
-            target.address
-        );
-        let metrics = || http(ports[1], "GET", "/metrics", None).map(|answer| answer.body);
-        eventually(PATIENCE, &line, || metrics()?.contains(&line).then_some(()));
+    ));
+    let status = || node.status("/");
+    let told = |target: &Target, well| {
+        node.tells(&format!("http://{}", target.address), "/healthz", well);
     };
     eventually(PATIENCE, "both are asked", || {
         (one.probes.load(SeqCst) > 0 && other.probes.load(SeqCst) > 0).then_some(())
     });
     assert_eq!(status(), Some(200));
     one.is(false);
-    told(&one, 0);
+    told(&one, false);
     let before = one.requests.load(SeqCst);
     for _ in 0..20 {
         assert_eq!(status(), Some(200));
     }
     assert_eq!(one.requests.load(SeqCst), before, "left alone");
     other.is(false);
-    told(&other, 0);
+    told(&other, false);
     assert_eq!(status(), Some(503), "all are down: no target is tried in vain");
     one.is(true);
-    told(&one, 1);
+    told(&one, true);
     assert_eq!(status(), Some(200), "found again");
+}
+
+#[test]
+fn a_server_of_grpc_says_itself_how_its_services_are() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let is = |name: &str, status| runtime.block_on(reporter.set_service_status(name, status));
+    is("shop.v1.Cart", ServingStatus::Serving);
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(service);
+    runtime.spawn(server.serve_with_incoming(incoming));
+    let rule = |id: &str, check: &str| {
+        format!(
+            "id: {id}\ndata:\n  match: {{ any: [{{ path: {{ prefix: /{id} }} }}] }}\n  \
+             targets: [{{ url: \"h2c://{address}\" }}]\n  \
+             health: {{ active: {{ grpc: {check}, interval: 1s, timeout: 1s }} }}\n---\n"
+        )
+    };
+    let cart = rule("cart", "{ service: shop.v1.Cart }");
+    let node = Node::start(&(cart + &rule("none", "{ service: shop.v1.None }")));
+    let target = format!("h2c://{address}");
+    node.tells(&target, "grpc:shop.v1.Cart", true);
+    node.tells(&target, "grpc:shop.v1.None", false);
+    assert_eq!(node.status("/none"), Some(503), "nobody knows this service");
+    // What the server makes of a GET is its business, but it was asked.
+    assert_ne!(node.status("/cart"), Some(503));
+    is("shop.v1.Cart", ServingStatus::NotServing);
+    node.tells(&target, "grpc:shop.v1.Cart", false);
+    assert_eq!(node.status("/cart"), Some(503));
+    is("shop.v1.Cart", ServingStatus::Serving);
+    node.tells(&target, "grpc:shop.v1.Cart", true);
+}
+
+#[test]
+fn a_target_that_takes_no_connection_is_down() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap());
+    let node = Node::start(&format!(
+        "id: one\ndata:\n  targets: [{{ url: \"{target}\" }}]\n  \
+         health: {{ active: {{ tcp: true, interval: 1s, timeout: 1s }} }}\n"
+    ));
+    node.tells(&target, "tcp", true);
+    let (mut probe, _) = listener.accept().unwrap();
+    assert_eq!(probe.read(&mut [0; 1]).unwrap(), 0, "nothing is said over it");
+    drop(listener);
+    node.tells(&target, "tcp", false);
+    assert_eq!(node.status("/"), Some(503));
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

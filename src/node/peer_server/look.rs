@@ -191,8 +191,8 @@ pub(super) async fn metrics(State(door): State<Arc<Door>>) -> Response {
     let mut text = String::new();
     door.requests.write(&mut text);
     text.push_str("# TYPE tradewind_target_healthy gauge\n");
-    for (target, path, well) in verdicts {
-        let (labels, well) = (format!("target=\"{target}\",path={path:?}"), u8::from(well));
+    for (target, check, well) in verdicts {
+        let (labels, well) = (format!("target=\"{target}\",check={check:?}"), u8::from(well));
         text.push_str(&format!("tradewind_target_healthy{{{labels}}} {well}\n"));
     }
     text.push_str("# TYPE tradewind_retry_budget_remaining_ratio gauge\n");

@@ -13,9 +13,9 @@ mod filters;
 mod matching;
 mod policies;
 
-use crate::model::rule::{Action, Rule};
+use crate::model::rule::{Action, Health, Probe, Rule, Scheme, Target};
 use crate::wire::proto;
-use crate::wire::rule_problems::{Findings, ProblemCode};
+use crate::wire::rule_problems::{Findings, Flaw, ProblemCode};
 use crate::wire::rule_schema::section::{Section, place};
 use crate::wire::tree::Tree;
 
@@ -40,6 +40,9 @@ pub(super) fn read_data(
     let health = policies::health(&data, &mut given, findings);
     let limits = policies::limits(&data, &mut given, findings);
     let nodes = policies::nodes(&data, &mut given, findings);
+    if let Some(Action::Forward(targets)) = &action {
+        refuse_grpc_over_http1(&data, &health, targets, findings);
+    }
     let rule = Rule {
         hosts: matching.hosts,
         alternatives: matching.alternatives,
@@ -70,6 +73,22 @@ fn refuse_without_targets(data: &Section<'_>, action: &Action, findings: &mut Fi
             let at = place(&format!("{}/{index}", data.place("filters")), "rewrite");
             findings.note(&at, ProblemCode::Conflict, detail.as_str());
         }
+    }
+}
+
+/// gRPC needs HTTP/2, which a target named http does not speak.
+fn refuse_grpc_over_http1(
+    data: &Section<'_>,
+    health: &Health,
+    targets: &[Target],
+    findings: &mut Findings,
+) {
+    let asks = health.active.as_ref().is_some_and(|it| matches!(it.probe, Probe::Grpc(_)));
+    let plain = targets.iter().find(|target| target.address.scheme == Scheme::Http);
+    if let Some(target) = plain.filter(|_| asks) {
+        let flaw = Flaw::new(format!("{} does not speak HTTP/2", target.address));
+        let flaw = flaw.code(ProblemCode::Conflict).hint("name it h2c:// or https://");
+        findings.add(&format!("{}/active/grpc", data.place("health")), flaw);
     }
 }
 

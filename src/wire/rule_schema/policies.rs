@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::model::limits::{CONDITIONS, LABEL_BYTES, RETRY_ATTEMPTS, SELECTORS, TIMEOUT_SECONDS};
 use crate::model::rule::{
-    ActiveHealth, Balance, HashKey, Health, Limits, NodeSelector, Outlier, Retry, RetryBudget,
-    RetryOn, Timeouts,
+    ActiveHealth, Balance, HashKey, Health, Limits, NodeSelector, Outlier, Probe, Retry,
+    RetryBudget, RetryOn, Timeouts,
 };
 use crate::wire::proto;
 use crate::wire::quantity::{Percent, parse_duration, parse_size, show_duration, show_size};
@@ -206,11 +206,7 @@ fn hash_key(balance: &Section<'_>, findings: &mut Findings) -> Option<HashKey> {
     match key {
         "header" => section.read(key, text::header_name, findings).map(HashKey::Header),
         "cookie" => section.read(key, cookie_name, findings).map(HashKey::Cookie),
-        _ => {
-            let flag = section.flag(key, findings)?;
-            let flaw = Flaw::new("can only be true").hint("leave the key out");
-            findings.take(&section.place(key), flag.then_some(HashKey::ClientIp).ok_or(flaw))
-        }
+        _ => section.only_true(key, findings).map(|()| HashKey::ClientIp),
     }
 }
 
@@ -294,16 +290,29 @@ fn active_health(
     given: &mut proto::Health,
     findings: &mut Findings,
 ) -> Option<ActiveHealth> {
-    let section = health.section("active", &["path", "interval", "timeout"], findings)?;
+    let keys = ["path", "grpc", "tcp", "interval", "timeout"];
+    let section = health.section("active", &keys, findings)?;
     findings.needs(Feature::ActiveHealth, &section.at);
-    section.require("path", findings);
-    let path = section.read("path", text::target_path, findings);
+    let probe = section.choice(&keys[..3], findings).and_then(|key| match key {
+        "path" => section.read(key, text::target_path, findings).map(Probe::Http),
+        "grpc" => grpc_service(&section, findings).map(Probe::Grpc),
+        _ => section.only_true(key, findings).map(|()| Probe::Tcp),
+    });
     let interval = section.read("interval", deadline, findings);
     let timeout = section.read("timeout", deadline, findings);
+    let mut message = proto::ActiveHealth::default();
+    match &probe {
+        Some(Probe::Http(path)) => message.path.clone_from(path),
+        Some(Probe::Grpc(service)) => {
+            message.grpc = Some(proto::GrpcHealth { service: service.clone() });
+        }
+        Some(Probe::Tcp) => message.tcp = Some(true),
+        None => {}
+    }
     given.active = Some(proto::ActiveHealth {
-        path: path.clone().unwrap_or_default(),
         interval: interval.map(show_duration).unwrap_or_default(),
         timeout: timeout.map(show_duration).unwrap_or_default(),
+        ..message
     });
     let interval = interval.unwrap_or(PROBE_INTERVAL);
     let timeout_given = timeout.is_some();
@@ -312,7 +321,31 @@ fn active_health(
         let detail = format!("is longer than interval ({})", show_duration(interval));
         findings.note(&section.place("timeout"), ProblemCode::Conflict, detail);
     }
-    Some(ActiveHealth { path: path?, interval, timeout })
+    Some(ActiveHealth { probe: probe?, interval, timeout })
+}
+
+fn grpc_service(active: &Section<'_>, findings: &mut Findings) -> Option<String> {
+    let section = active.section("grpc", &["service"], findings)?;
+    if section.has("service") {
+        section.read("service", service_name, findings)
+    } else {
+        Some(String::new())
+    }
+}
+
+/// A full name of protobuf: identifiers with dots between them.
+fn service_name(text: &str) -> Result<String, Flaw> {
+    let is_identifier = |part: &str| {
+        let mut bytes = part.bytes();
+        bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if text.len() <= LABEL_BYTES && text.split('.').all(is_identifier) {
+        Ok(text.to_owned())
+    } else {
+        let flaw = Flaw::new(format!("{} is not a service name", quoted(text)));
+        Err(flaw.hint("package and service, such as shop.v1.Cart; leave it out for the server"))
+    }
 }
 
 fn outlier(health: &Section<'_>, given: &mut proto::Health, findings: &mut Findings) -> Outlier {

@@ -53,17 +53,27 @@ impl<'a> Section<'a> {
         findings: &mut Findings,
     ) -> Option<(Section<'a>, &'static str)> {
         let section = Section::open(tree, at, keys, findings)?;
-        let given: Vec<&'static str> = keys.iter().copied().filter(|k| section.has(k)).collect();
+        let key = section.choice(keys, findings)?;
+        Some((section, key))
+    }
+
+    /// The one key of these that is given.
+    pub(in crate::wire) fn choice(
+        &self,
+        keys: &[&'static str],
+        findings: &mut Findings,
+    ) -> Option<&'static str> {
+        let given: Vec<&'static str> = keys.iter().copied().filter(|k| self.has(k)).collect();
         match given[..] {
-            [key] => Some((section, key)),
+            [key] => Some(key),
             [] => {
                 let detail = format!("needs one of {}", keys.join(", "));
-                findings.note(&section.at, ProblemCode::Missing, detail);
+                findings.note(&self.at, ProblemCode::Missing, detail);
                 None
             }
             _ => {
                 let detail = format!("only one of {} may be given", given.join(", "));
-                findings.note(&section.at, ProblemCode::Conflict, detail);
+                findings.note(&self.at, ProblemCode::Conflict, detail);
                 None
             }
         }
@@ -145,6 +155,13 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// A key that says all by being there.
+    pub(in crate::wire) fn only_true(&self, key: &str, findings: &mut Findings) -> Option<()> {
+        let flag = self.flag(key, findings)?;
+        let flaw = Flaw::new("can only be true").hint("leave the key out");
+        findings.take(&self.place(key), flag.then_some(()).ok_or(flaw))
     }
 
     /// The items of the list under the key, each with its pointer; none where it is not given.

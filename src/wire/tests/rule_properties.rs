@@ -115,8 +115,15 @@ fn policies() -> impl Strategy<Value = Map<String, Value>> {
         let budget = json!({ "window": window, "percent": "7.5%" });
         json!({ "attempts": attempts, "on": ["503"], "budget": budget })
     });
-    let health = (1..=1_000u32, duration()).prop_map(|(consecutive, eject_for)| {
-        json!({ "outlier": { "consecutive": consecutive, "ejectFor": eject_for } })
+    let active = prop_oneof![
+        texts("/[a-z]{1,8}").prop_map(|path| json!({ "path": path })),
+        Just(json!({ "tcp": true })),
+    ];
+    let outlier = (1..=1_000u32, duration()).prop_map(
+        |(consecutive, eject_for)| json!({ "consecutive": consecutive, "ejectFor": eject_for }),
+    );
+    let health = (of(active), outlier).prop_map(|(active, outlier)| {
+        mapping(vec![("active", active), ("outlier", Some(outlier))])
     });
     let limits =
         texts("[0-9]{1,4}(B|KiB|MiB|GiB)").prop_map(|size| json!({ "maxRequestBody": size }));

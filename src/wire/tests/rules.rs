@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 
-const WELL_FORMED: [&str; 4] = ["shop-api", "moved", "closed", "prefix-rewrite"];
+const WELL_FORMED: [&str; 5] = ["shop-api", "moved", "closed", "prefix-rewrite", "cart"];
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rules").join(name)
