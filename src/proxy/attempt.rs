@@ -5,7 +5,7 @@
 //! failure `forward`'s.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,17 +90,14 @@ impl Trying {
                     return Err(Missed { failure, body: Some(body), unseen: false });
                 }
             };
-            let mut request = self.request(asking, body);
-            if lease.is_http2() {
-                let secure = self.upstream().address.scheme == Scheme::Https;
-                let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
-                http2_target::rewrite(&mut request, &asking.parts.headers, scheme);
-            }
+            let request = self.request(asking, body, lease.is_http2());
             self.sent(self.worker.clock.at(begun.into_std()));
-            let sending = lease.send(request);
             let (asked, until) = (asking.begun, asking.until);
             let deadlines = Deadlines { timeouts: &timeouts, asked, begun, until };
-            let result = deadlines.hold(sending, progress).await;
+            let result = {
+                let sending = pin!(lease.send(request));
+                deadlines.hold(sending, progress).await
+            };
             let ended = Instant::now();
             *waited += ended - begun;
             let at = self.worker.clock.at(ended.into_std());
@@ -155,7 +152,8 @@ impl Trying {
         }
         let until = (begun + timeouts.connect).min(asking.begun + timeouts.request);
         let until = asking.until.map_or(until, |end| end.min(until));
-        let opened = timeout_at(until, pool.open(to, tunnel)).await;
+        // Apart: most requests find a connection, and what they are made of is moved about.
+        let opened = timeout_at(until, Box::pin(pool.open(to, tunnel))).await;
         let ended = Instant::now();
         *waited += ended - begun;
         let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
@@ -170,7 +168,7 @@ impl Trying {
         asking.tunnel.is_tunnel() && self.upstream().address.scheme != Scheme::H2c
     }
 
-    fn request(&self, asking: &Asking, body: RequestBody) -> Request<RequestBody> {
+    fn request(&self, asking: &Asking, body: RequestBody, http2: bool) -> Request<RequestBody> {
         let upstream = self.upstream();
         let host = asking.onward.host.clone();
         let hop = Hop {
@@ -202,6 +200,11 @@ impl Trying {
         *request.method_mut() = asking.parts.method.clone();
         *request.uri_mut() = asking.onward.uri.clone();
         *request.headers_mut() = out;
+        if http2 {
+            let secure = upstream.address.scheme == Scheme::Https;
+            let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+            http2_target::rewrite(&mut request, &asking.parts.headers, scheme);
+        }
         request
     }
 
@@ -283,8 +286,11 @@ struct Deadlines<'a> {
 
 impl Deadlines<'_> {
     /// What comes, unless it comes too late.
-    async fn hold<F: Future>(&self, coming: F, progress: &Progress) -> Option<F::Output> {
-        let mut coming = pin!(coming);
+    async fn hold<F: Future>(
+        &self,
+        mut coming: Pin<&mut F>,
+        progress: &Progress,
+    ) -> Option<F::Output> {
         let mut until = self.next(progress);
         loop {
             if let Ok(output) = timeout_at(until, coming.as_mut()).await {

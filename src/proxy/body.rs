@@ -34,7 +34,10 @@ pub(crate) enum ProxyBody {
 
 /// A response body from a target.
 pub(crate) struct ResponseBody {
-    inner: Timed,
+    body: Incoming,
+    watch: Watch,
+    /// What ends it early, once what came before is on its way.
+    broken: Option<BodyError>,
     /// Given back to its pool when the body has ended and the request was sent whole.
     lease: Option<Lease>,
     request: Rc<Progress>,
@@ -54,7 +57,8 @@ pub(crate) struct RequestBody {
 enum Source {
     /// It is known to be empty.
     Nowhere,
-    Client(Timed),
+    /// Apart, so that requests without a body are small.
+    Client(Box<(Incoming, Watch)>),
     /// Said by the proxy itself.
     Own(Option<Bytes>),
 }
@@ -82,9 +86,8 @@ pub(crate) struct Patience {
     pub(crate) until: Option<Instant>,
 }
 
-/// A body that must move, and end, in time.
-struct Timed {
-    body: Incoming,
+/// Sees to it that a body moves, and ends, in time.
+struct Watch {
     patience: Patience,
     moved: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -137,18 +140,44 @@ impl ResponseBody {
         open: OpenBody,
         underway: Underway,
     ) -> ResponseBody {
+        let mut lease = lease;
+        if !request.is_whole() {
+            // A client may take in nothing of the answer before all that it sends is gone.
+            lease.let_go();
+        }
         let mut whole = ResponseBody {
-            inner: Timed::new(body, patience),
+            body,
+            watch: Watch::new(patience),
+            broken: None,
             lease: Some(lease),
             request,
             _open: open,
             underway,
         };
         whole.underway.complete(false);
-        if whole.inner.body.is_end_stream() {
+        if whole.body.is_end_stream() {
             whole.ended();
         }
         whole
+    }
+
+    /// An error comes one poll late: hyper, told of it, drops what it has not yet written.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = match &mut self.lease {
+            Some(lease) => lease.poll_frame(&mut self.body, cx),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        match ready!(self.watch.over(polled, cx)) {
+            Some(Err(error)) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn ended(&mut self) {
@@ -240,8 +269,11 @@ impl RequestBody {
         let empty = body.is_end_stream();
         progress.whole.set(empty);
         let patience = Patience { idle: rule.timeouts.idle, until };
-        let source =
-            if empty { Source::Nowhere } else { Source::Client(Timed::new(body, patience)) };
+        let source = if empty {
+            Source::Nowhere
+        } else {
+            Source::Client(Box::new((body, Watch::new(patience))))
+        };
         Ok(RequestBody { source, room, progress })
     }
 
@@ -257,13 +289,18 @@ impl RequestBody {
     }
 }
 
-impl Timed {
-    fn new(body: Incoming, patience: Patience) -> Timed {
-        Timed { body, patience, moved: Instant::now(), timer: None }
+impl Watch {
+    fn new(patience: Patience) -> Watch {
+        Watch { patience, moved: Instant::now(), timer: None }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+    /// What comes of a body that was polled.
+    fn over(
+        &mut self,
+        polled: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match polled {
             Poll::Ready(frame) => {
                 if self.patience.is_over() && !matches!(frame, None | Some(Err(_))) {
                     return Poll::Ready(Some(Err(BodyError::Late)));
@@ -308,13 +345,13 @@ impl Body for ProxyBody {
         match self.get_mut() {
             ProxyBody::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             ProxyBody::Streamed(body) => {
-                let frame = ready!(body.inner.poll(cx));
+                let frame = ready!(body.poll(cx));
                 if let Some(Ok(data)) =
                     frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref))
                 {
                     body.underway.passed_on(data.map_or(0, Bytes::len));
                 }
-                if frame.is_none() || body.inner.body.is_end_stream() {
+                if frame.is_none() || body.body.is_end_stream() {
                     body.ended();
                 }
                 Poll::Ready(frame)
@@ -325,7 +362,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ProxyBody::Full(bytes) => bytes.is_none(),
-            ProxyBody::Streamed(body) => body.inner.body.is_end_stream(),
+            ProxyBody::Streamed(body) => body.body.is_end_stream(),
         }
     }
 
@@ -334,7 +371,7 @@ impl Body for ProxyBody {
             ProxyBody::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            ProxyBody::Streamed(body) => body.inner.body.size_hint(),
+            ProxyBody::Streamed(body) => body.body.size_hint(),
         }
     }
 }
@@ -348,16 +385,16 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
-        let inner = match &mut body.source {
+        let (incoming, watch) = match &mut body.source {
             Source::Nowhere => return Poll::Ready(None),
             Source::Own(bytes) => {
                 body.progress.whole.set(true);
                 return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
             }
-            Source::Client(inner) => inner,
+            Source::Client(client) => (&mut client.0, &mut client.1),
         };
         let progress = &body.progress;
-        let polled = inner.poll(cx);
+        let polled = watch.over(Pin::new(&mut *incoming).poll_frame(cx), cx);
         progress.waiting.set(polled.is_pending());
         let mut frame = ready!(polled);
         let length = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
@@ -374,7 +411,7 @@ impl Body for RequestBody {
             progress.broken.set(true);
         }
         let broken = matches!(frame, Some(Err(_)));
-        if !broken && (frame.is_none() || inner.body.is_end_stream()) && !progress.is_whole() {
+        if !broken && (frame.is_none() || incoming.is_end_stream()) && !progress.is_whole() {
             progress.whole.set(true);
             progress.ended.set(Some(progress.clock.now()));
         }
@@ -384,7 +421,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Nowhere => true,
-            Source::Client(inner) => inner.body.is_end_stream(),
+            Source::Client(client) => client.0.is_end_stream(),
             Source::Own(bytes) => bytes.is_none(),
         }
     }
@@ -392,7 +429,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Nowhere => SizeHint::with_exact(0),
-            Source::Client(inner) => inner.body.size_hint(),
+            Source::Client(client) => client.0.size_hint(),
             Source::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

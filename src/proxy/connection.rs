@@ -121,6 +121,7 @@ where
         let Some(woken) = rest(stream, &asking, leaving.as_mut(), look.as_mut()).await else {
             return;
         };
+        look.as_mut().reset(Instant::now() + bounds.rest.min(bounds.head));
         stream = woken;
     }
 }
@@ -166,11 +167,13 @@ where
             () = look.as_mut() => match asking.look() {
                 Look::Overdue => return After::End,
                 Look::Again(at) => look.as_mut().reset(at),
-                Look::AtRest(at) => {
-                    look.as_mut().reset(at);
+                Look::AtRest { until } => {
                     if !left && client.activity.may_rest() {
+                        look.as_mut().reset(until);
                         return After::Rest(taken_back(serving.into_parts()));
                     }
+                    let again = Instant::now() + asking.worker.bounds.rest;
+                    look.as_mut().reset(again.min(until));
                 }
             }
         }
@@ -211,7 +214,7 @@ where
             _ = leaving.as_mut() => break,
             () = look.as_mut() => match asking.look() {
                 Look::Overdue => break,
-                Look::Again(at) | Look::AtRest(at) => look.as_mut().reset(at),
+                Look::Again(until) | Look::AtRest { until } => look.as_mut().reset(until),
             }
         }
     }
@@ -275,8 +278,8 @@ enum Look {
     Overdue,
     /// It has something to do, or had until shortly before: look again then.
     Again(Instant),
-    /// It has had nothing to do for a while: look again then.
-    AtRest(Instant),
+    /// It has had nothing to do for a while, and may for as long as that.
+    AtRest { until: Instant },
 }
 
 impl Asks {
@@ -290,7 +293,7 @@ impl Asks {
         } else if since + bounds.rest > now {
             Look::Again((since + bounds.rest).min(since + bounds.head))
         } else {
-            Look::AtRest((now + bounds.rest).min(since + bounds.head))
+            Look::AtRest { until: since + bounds.head }
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::distance::Delayed;
+use super::driven::Driven;
 use super::pool::Endpoint;
 use super::reply::Failure;
 use super::resolve::Resolver;
@@ -38,7 +39,7 @@ pub(crate) struct Dialer {
 /// A connection just opened, and what it can carry.
 pub(super) enum Opened {
     /// One exchange at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Driven),
     /// As many as the target allows, which it may say at any time.
     Http2(http2::SendRequest<RequestBody>, Rc<Cell<usize>>),
 }
@@ -136,11 +137,10 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Failure::ConnectRefused)?;
-    tokio::task::spawn_local(async move {
+    Ok(Opened::Http1(Driven::new(sender, async move {
         // How a connection ended is told to whoever used it; an idle one may end as it likes.
         let _ = connection.with_upgrades().await;
-    });
-    Ok(Opened::Http1(sender))
+    })))
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {

@@ -401,6 +401,7 @@ fn answer(
     let Answered { response, mut lease, progress, at } = answered;
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        lease.let_go();
         return tunnel::switch(parts, trying, at, asking, route, underway);
     }
     let framing = headers::framing(parts.status, &parts.headers);

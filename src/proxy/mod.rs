@@ -16,6 +16,7 @@ mod checks;
 mod connection;
 pub(crate) mod control_port;
 pub(crate) mod dial;
+mod driven;
 mod forward;
 
 mod authority;

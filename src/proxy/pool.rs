@@ -8,17 +8,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::client::conn::{TrySendError, http2};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::body::RequestBody;
 use super::dial::{Dialer, Opened};
+use super::driven::Driven;
 use super::reply::Failure;
 use crate::model::rule::{Scheme, TargetAddress};
 
@@ -49,7 +52,7 @@ struct AsItIs(u64);
 type ByEndpoint<T> = HashMap<Endpoint, T, BuildHasherDefault<AsItIs>>;
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Driven,
     since: Instant,
 }
 
@@ -83,7 +86,7 @@ pub(crate) struct Lease {
 }
 
 enum Carrier {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Driven),
     Http2(Exchange),
 }
 
@@ -145,10 +148,10 @@ impl Pool {
             return Some(self.lend(Carrier::Http2(Exchange::begin(connection)), true, to));
         }
         loop {
-            let idle = self.idle.borrow_mut().get_mut(to)?.pop()?;
+            let mut idle = self.idle.borrow_mut().get_mut(to)?.pop()?;
             let waited = now.saturating_duration_since(idle.since);
-            if waited < IDLE_AGE && idle.sender.is_ready() {
-                return Some(self.lend(Carrier::Http1(idle.sender), true, to));
+            if waited < IDLE_AGE && idle.connection.is_ready() {
+                return Some(self.lend(Carrier::Http1(idle.connection), true, to));
             }
         }
     }
@@ -169,11 +172,11 @@ impl Pool {
         }
         let (opened, rtt) = self.dialer.open(to, http1_only).await?;
         let carrier = match opened {
-            Opened::Http1(sender) => {
+            Opened::Http1(connection) => {
                 if may_be_shared {
                     self.shared.borrow_mut().entry(to.clone()).or_default().http1 = true;
                 }
-                Carrier::Http1(sender)
+                Carrier::Http1(connection)
             }
             Opened::Http2(sender, most) => {
                 Carrier::Http2(Exchange::begin(self.share(to, sender, most)))
@@ -229,11 +232,11 @@ impl Pool {
         Lease { carrier, reused, spoilt: false, endpoint: to.clone(), pool: self.clone() }
     }
 
-    fn put(&self, to: Endpoint, sender: http1::SendRequest<RequestBody>) {
+    fn put(&self, to: Endpoint, connection: Driven) {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(to).or_default();
         if waiting.len() < MOST_IDLE {
-            waiting.push(Idle { sender, since: Instant::now() });
+            waiting.push(Idle { connection, since: Instant::now() });
         }
     }
 
@@ -242,7 +245,9 @@ impl Pool {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.idle.borrow_mut().retain(|_, waiting| {
-                waiting.retain(|idle| idle.since.elapsed() < IDLE_AGE && !idle.sender.is_closed());
+                waiting.retain_mut(|idle| {
+                    idle.since.elapsed() < IDLE_AGE && idle.connection.is_ready()
+                });
                 !waiting.is_empty()
             });
             self.shared.borrow_mut().retain(|_, known| {
@@ -273,10 +278,27 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match &mut self.carrier {
-            Carrier::Http1(sender) => sender.try_send_request(request).await,
-            Carrier::Http2(connection) => {
-                connection.0.sender.clone().try_send_request(request).await
-            }
+            Carrier::Http1(connection) => connection.send(request).await,
+            Carrier::Http2(exchange) => exchange.0.sender.clone().try_send_request(request).await,
+        }
+    }
+
+    /// The next frame of the answer's body.
+    pub(crate) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.carrier {
+            Carrier::Http1(connection) => connection.poll_frame(body, cx),
+            Carrier::Http2(_) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// Lets the connection go on by itself, also while nobody polls what comes over it.
+    pub(crate) fn let_go(&mut self) {
+        if let Carrier::Http1(connection) = &mut self.carrier {
+            connection.let_go();
         }
     }
 
@@ -290,20 +312,20 @@ impl Lease {
 
     /// The exchange is over: somebody else may use the connection once it is clean.
     pub(crate) fn give_back(self) {
-        let Carrier::Http1(mut sender) = self.carrier else { return };
-        if self.spoilt || sender.is_closed() {
+        let Carrier::Http1(mut connection) = self.carrier else { return };
+        if self.spoilt {
             return;
         }
-        if sender.is_ready() {
-            self.pool.put(self.endpoint, sender);
+        if connection.is_ready() {
+            self.pool.put(self.endpoint, connection);
             return;
         }
         // Its last bytes may still be on their way out; a target that takes no more of them would
         // keep it for ever. No request waits for it meanwhile.
         tokio::task::spawn_local(async move {
-            let settled = tokio::time::timeout(SETTLED, sender.ready()).await;
-            if matches!(settled, Ok(Ok(()))) {
-                self.pool.put(self.endpoint, sender);
+            let settled = tokio::time::timeout(SETTLED, connection.settles()).await;
+            if settled == Ok(true) {
+                self.pool.put(self.endpoint, connection);
             }
         });
     }

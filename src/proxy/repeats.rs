@@ -5,10 +5,10 @@
 //! Bodies are never gathered, so what was sent of one is gone. Another target is tried at once, the
 //! same one only where there is no other, and after a pause.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use rand::{Rng, RngExt};
 
 use super::attempt::{Answered, Missed};
@@ -99,12 +99,12 @@ impl<'r> Repeats<'r> {
 
 /// Takes in an answer that nobody wants, if it is short, so that its connection can be used again.
 pub(super) fn discard(answered: Answered) {
-    let Answered { response, lease, .. } = answered;
+    let Answered { response, mut lease, .. } = answered;
     let mut body = response.into_body();
     tokio::task::spawn_local(async move {
         let mut room = DISCARDED;
         let end = async {
-            while let Some(frame) = body.frame().await {
+            while let Some(frame) = poll_fn(|cx| lease.poll_frame(&mut body, cx)).await {
                 let length = frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
                 room = room.checked_sub(length)?;
             }
