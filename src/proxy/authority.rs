@@ -82,6 +82,9 @@ pub(crate) fn authority<'r>(
             if version == Version::HTTP_2 && !agree {
                 return Err(BadRequest::BadTarget);
             }
+        } else if version == Version::HTTP_11 {
+            // Also where it would not be looked at (RFC 9112, section 3.2).
+            return Err(BadRequest::NoHost);
         }
         return parse(authority.as_str());
     }

@@ -203,7 +203,9 @@ impl Worker {
         );
         let closes = version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS;
         let shed = failure == Some(Failure::Overloaded);
-        if closes && (shed || self.draining.get() || self.is_crowded()) {
+        // Where such a request ends is not certain either (RFC 9112, section 6.3).
+        let doubtful = matches!(failure, Some(Failure::BadRequest(_)));
+        if closes && (shed || doubtful || self.draining.get() || self.is_crowded()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(failure) = failure.filter(|_| grpc) {

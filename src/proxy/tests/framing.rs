@@ -31,6 +31,28 @@ fn a_body_of_unknown_length_reaches_the_target_whatever_the_method() {
 }
 
 #[test]
+fn nothing_is_read_behind_a_request_that_is_not_understood() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    let answer = bed.raw(
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, chunked\r\n\r\n\
+         0\r\n\r\nGET /hidden HTTP/1.1\r\nhost: a\r\n\r\n",
+    );
+    assert_eq!(status(&answer), 400, "RFC 9112 6.3: {answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "and no other answer: {answer}");
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn a_host_is_asked_for_even_where_the_target_names_one() {
+    let origin = Origin::start(ok);
+    let bed = Bed::start(forward(&[origin.address]));
+    let answer = bed.raw("GET http://a/ HTTP/1.1\r\nconnection: close\r\n\r\n");
+    assert_eq!(status(&answer), 400, "RFC 9112 3.2: {answer}");
+    assert_eq!(status(&bed.raw("GET http://a/ HTTP/1.0\r\n\r\n")), 200);
+}
+
+#[test]
 fn an_empty_body_that_was_announced_stays_announced() {
     let origin = Origin::start(ok);
     let bed = Bed::start(forward(&[origin.address]));
