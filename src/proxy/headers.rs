@@ -175,17 +175,20 @@ pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
 pub(crate) struct Framing {
     /// Whether its Content-Length may be passed on.
     has_length: bool,
+    /// Whether that says the same number more than once.
+    repeats_length: bool,
     /// Whether it says two different things: nothing more is believed of its connection.
     pub(crate) contradicts: bool,
 }
 
 impl Framing {
     /// Of a head that nothing follows.
-    pub(crate) const NONE: Framing = Framing { has_length: false, contradicts: false };
+    pub(crate) const NONE: Framing =
+        Framing { has_length: false, repeats_length: false, contradicts: false };
 }
 
-/// How a response is framed; none for one in a coding that nobody asked for (RFC 9112, section
-/// 6.1), which cannot be passed on.
+/// How a response is framed; none for one that cannot be passed on: in a coding that nobody asked
+/// for (RFC 9112, section 6.1), or of a length that is not one number.
 pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing> {
     if transfer_coding(headers).is_err() {
         return None;
@@ -194,7 +197,29 @@ pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing
     let sized = headers.contains_key(CONTENT_LENGTH);
     // RFC 9112, section 6.3, and RFC 9110, section 8.6.
     let has_length = sized && !coded && status != StatusCode::NO_CONTENT;
-    Some(Framing { has_length, contradicts: sized && coded })
+    let repeats_length = if has_length { repeats_length(headers)? } else { false };
+    Some(Framing { has_length, repeats_length, contradicts: sized && coded })
+}
+
+/// Whether a length is said more than once; none where it is not one number (RFC 9112, section
+/// 6.3). What answers a HEAD is looked at by nobody else.
+fn repeats_length(headers: &HeaderMap) -> Option<bool> {
+    let mut said = members(headers, &CONTENT_LENGTH);
+    let first = said.next().filter(|it| !it.is_empty() && it.iter().all(u8::is_ascii_digit))?;
+    let mut repeats = false;
+    for other in said {
+        if other != first {
+            return None;
+        }
+        repeats = true;
+    }
+    Some(repeats)
+}
+
+/// The members of a list, over all its lines.
+fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// How long a target wants to be left alone.
@@ -224,6 +249,11 @@ pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
     }
     if !framing.has_length {
         headers.remove(CONTENT_LENGTH);
+    } else if framing.repeats_length {
+        let once = members(headers, &CONTENT_LENGTH).next().map(HeaderValue::from_bytes);
+        if let Some(Ok(once)) = once {
+            headers.insert(CONTENT_LENGTH, once);
+        }
     }
 }
 

@@ -53,6 +53,27 @@ fn a_host_is_asked_for_even_where_the_target_names_one() {
 }
 
 #[test]
+fn a_length_that_is_said_twice_is_passed_on_once() {
+    fn twice(head: &str, stream: &mut TcpStream) -> bool {
+        let length = if head.starts_with("HEAD") {
+            "content-length: 7, 7"
+        } else {
+            "content-length: 2\r\ncontent-length: 2, 2"
+        };
+        let body = if head.starts_with("HEAD") { "" } else { "ok" };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\n{body}").as_bytes()).is_ok()
+    }
+    let origin = Origin::start(twice);
+    let bed = Bed::start(forward(&[origin.address]));
+    for (method, length) in [("GET", "2"), ("HEAD", "7")] {
+        let ask = format!("{method} / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let answer = bed.raw(&ask);
+        assert_eq!(answer.matches("content-length").count(), 1, "RFC 9110 8.6: {answer}");
+        assert_eq!(field(&answer, "content-length"), Some(length), "{answer}");
+    }
+}
+
+#[test]
 fn an_empty_body_that_was_announced_stays_announced() {
     let origin = Origin::start(ok);
     let bed = Bed::start(forward(&[origin.address]));
