@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRAILER, TRANSFER_ENCODING,
+};
 use http::{Method, Request, Response, Version, uri};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
@@ -328,6 +330,9 @@ fn frame(out: &mut HeaderMap, received: &HeaderMap, body: &RequestBody) {
         }
     } else if body.size_hint().exact().is_none() {
         out.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        if let Some(trailers) = headers::announced_trailers(received) {
+            out.insert(TRAILER, trailers);
+        }
     }
 }
 

@@ -170,6 +170,17 @@ pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// What a message says of the trailers behind its body, without those that never go on. Without
+/// that nobody in HTTP/1.1 waits for them (RFC 9110, section 6.6.2).
+pub(crate) fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+    let names: Vec<HeaderName> = members(headers, &TRAILER)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !HOP_BY_HOP.contains(name) && !HEAD_ONLY.contains(name))
+        .collect();
+    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    HeaderValue::from_str(&names.join(", ")).ok().filter(|_| !names.is_empty())
+}
+
 /// How a response says where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Framing {
@@ -241,11 +252,15 @@ pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
             headers.remove(name);
         }
     }
+    let trailers = if framing.has_length { None } else { announced_trailers(headers) };
     // Few are there, and looking at names costs less than looking each up.
     for name in &HOP_BY_HOP {
         if headers.keys().any(|there| there == name) {
             headers.remove(name);
         }
+    }
+    if let Some(trailers) = trailers {
+        headers.insert(TRAILER, trailers);
     }
     if !framing.has_length {
         headers.remove(CONTENT_LENGTH);

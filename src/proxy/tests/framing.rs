@@ -53,6 +53,28 @@ fn a_host_is_asked_for_even_where_the_target_names_one() {
 }
 
 #[test]
+fn trailers_that_are_announced_pass_both_ways() {
+    fn echo(head: &str, stream: &mut TcpStream) -> bool {
+        let sent = read_until(stream, "\r\n\r\n").unwrap_or_default();
+        assert!(sent.ends_with("0\r\nx-up: 1\r\n\r\n"), "{head}{sent}");
+        let answer = "HTTP/1.1 200 OK\r\ntrailer: x-down, set-cookie\r\n\
+                      transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
+                      x-down: 2\r\nset-cookie: a=b\r\n\r\n";
+        stream.write_all(answer.as_bytes()).is_ok()
+    }
+    let origin = Origin::start(echo);
+    let bed = Bed::start(forward(&[origin.address]));
+    let answer = bed.raw(
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close, te\r\nte: trailers\r\n\
+         trailer: x-up, host\r\ntransfer-encoding: chunked\r\n\r\n\
+         5\r\nquery\r\n0\r\nx-up: 1\r\nhost: b\r\n\r\n",
+    );
+    assert_eq!(field(&answer, "trailer"), Some("x-down"), "RFC 9110 6.6.2: {answer}");
+    assert!(answer.ends_with("2\r\nok\r\n0\r\nx-down: 2\r\n\r\n"), "{answer}");
+    assert_eq!(field(&origin.next().1, "trailer"), Some("x-up"));
+}
+
+#[test]
 fn a_length_that_is_said_twice_is_passed_on_once() {
     fn twice(head: &str, stream: &mut TcpStream) -> bool {
         let length = if head.starts_with("HEAD") {
