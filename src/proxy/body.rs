@@ -334,6 +334,11 @@ fn passable(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     frame
 }
 
+/// Whether nothing follows. After trailers nobody asks: hyper's HTTP/1.1 sends them and is done.
+fn ends<E>(frame: &Option<Result<Frame<Bytes>, E>>) -> bool {
+    frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+}
+
 impl Body for ProxyBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -351,7 +356,7 @@ impl Body for ProxyBody {
                 {
                     body.underway.passed_on(data.map_or(0, Bytes::len));
                 }
-                if frame.is_none() || body.body.is_end_stream() {
+                if ends(&frame) || body.body.is_end_stream() {
                     body.ended();
                 }
                 Poll::Ready(frame)
@@ -411,7 +416,7 @@ impl Body for RequestBody {
             progress.broken.set(true);
         }
         let broken = matches!(frame, Some(Err(_)));
-        if !broken && (frame.is_none() || incoming.is_end_stream()) && !progress.is_whole() {
+        if !broken && (ends(&frame) || incoming.is_end_stream()) && !progress.is_whole() {
             progress.whole.set(true);
             progress.ended.set(Some(progress.clock.now()));
         }

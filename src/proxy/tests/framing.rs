@@ -283,3 +283,30 @@ fn a_redirect_to_another_scheme_leaves_the_port_behind() {
     let answer = Bed::start(rule).raw(ask);
     assert_eq!(field(&answer, "location"), Some("http://Shop:8080/x?y=z"));
 }
+
+#[test]
+fn a_body_that_ends_in_trailers_has_ended_and_its_connection_serves_on() {
+    fn trailed(head: &str, stream: &mut TcpStream) -> bool {
+        let read = match field(head, "transfer-encoding") {
+            Some(_) => read_until(stream, "0\r\n\r\n").is_some(),
+            None => true,
+        };
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                      2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n";
+        let plain = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let answer = if head.starts_with("GET") { answer } else { plain };
+        read && stream.write_all(answer.as_bytes()).is_ok()
+    }
+    let get = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                transfer-encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\nx-sum: 1\r\n\r\n";
+    for (sides, request) in [("the answer", get), ("the request", post)] {
+        let origin = Origin::start(trailed);
+        let bed = Bed::start(forward(&[origin.address]));
+        for _ in 0..3 {
+            assert_eq!(status(&bed.raw(request)), 200);
+            let (connection, _) = origin.next();
+            assert_eq!(connection, 0, "{sides} was whole, so its connection is kept");
+        }
+    }
+}
