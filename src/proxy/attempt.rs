@@ -170,7 +170,13 @@ impl Trying {
         asking.tunnel.is_tunnel() && self.upstream().address.scheme != Scheme::H2c
     }
 
-    fn request(&self, asking: &Asking, body: RequestBody, http2: bool) -> Request<RequestBody> {
+    /// The request as the target shall see it.
+    pub(super) fn request(
+        &self,
+        asking: &Asking,
+        body: RequestBody,
+        http2: bool,
+    ) -> Request<RequestBody> {
         let upstream = self.upstream();
         let host = asking.onward.host.clone();
         let hop = Hop {

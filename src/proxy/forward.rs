@@ -95,7 +95,7 @@ pub(super) struct Asking {
     pub(super) until: Option<Instant>,
     pub(super) tunnel: Wanted,
     /// What the hash policy goes by.
-    key: Option<u64>,
+    pub(super) key: Option<u64>,
 }
 
 /// What the target shall see.
@@ -108,7 +108,7 @@ pub(super) struct Onward {
 }
 
 /// What becomes of a request, decided before anything is awaited.
-enum Decided {
+pub(super) enum Decided {
     Answered(Option<Arc<RunningRoute>>, Response<ProxyBody>),
     Onward(Arc<RunningRoute>, Onward),
 }
@@ -219,7 +219,11 @@ impl Worker {
         self.connections.available_permits() < self.bounds.connections / CROWDED
     }
 
-    fn decide(&self, client: &Client, parts: &request::Parts) -> Result<Decided, Failure> {
+    pub(super) fn decide(
+        &self,
+        client: &Client,
+        parts: &request::Parts,
+    ) -> Result<Decided, Failure> {
         if self.shedding.refuses(&self.metrics.in_flight) {
             self.metrics.shed.fetch_add(1, Relaxed);
             return Err(Failure::Overloaded);
@@ -276,7 +280,7 @@ impl Worker {
         }]
     }
 
-    fn request_id(&self, received: &HeaderMap) -> Option<HeaderValue> {
+    pub(super) fn request_id(&self, received: &HeaderMap) -> Option<HeaderValue> {
         if received.contains_key(REQUEST_ID) {
             return None;
         }

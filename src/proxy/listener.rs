@@ -214,7 +214,8 @@ fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::
     runtime.shutdown_background();
 }
 
-fn worker(config: &ProxyConfig, connections: Arc<Semaphore>) -> Rc<Worker> {
+/// What a traffic thread works with.
+pub(super) fn worker(config: &ProxyConfig, connections: Arc<Semaphore>) -> Rc<Worker> {
     let own = format!("tradewind-{}", config.node);
     let via = |version: &str, else_by: &'static str| {
         HeaderValue::from_str(&format!("{version} {own}"))

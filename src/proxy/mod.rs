@@ -38,5 +38,7 @@ pub(crate) mod target_tls;
 mod tunnel;
 mod underway;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

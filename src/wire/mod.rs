@@ -29,6 +29,8 @@ pub(crate) mod peer_json;
 pub(crate) mod problem_document;
 pub(crate) mod write_proto;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 pub(crate) mod samples;
 

@@ -1,0 +1,9 @@
+//! What peers send: digests, heads, lists, deltas.
+//!
+//! The claims stand in `src/wire/fuzzing.rs`, where the ordinary tests run them over the seeds.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    tradewind::wire::fuzzing::peer(bytes);
+});
