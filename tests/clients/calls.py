@@ -123,7 +123,8 @@ def deadline(setting, channel):
     equal(error.code(), grpc.StatusCode.DEADLINE_EXCEEDED, "status")
     check(time.monotonic() - begun < 5, "the deadline is late")
     left = setting.calls.left
-    check(left is not None and 0 < left <= 0.5, f"the server was told {left} s")
+    # Rounded up on the way.
+    check(left is not None and 0 < left < 0.6, f"the server was told {left} s")
     check(setting.calls.cancelled.wait(10), "the server does not see the end")
 
 

@@ -142,7 +142,7 @@ class HttpOrigin:
 
 
 async def start_websockets(closes):
-    """Echoes; says its close codes to `closes`. What it is told in a text may change what it does."""
+    """Echoes, but for three texts; `closes` gets the path, code and reason of each close."""
     from websockets.asyncio.server import serve
     from websockets.exceptions import ConnectionClosed
 
@@ -164,7 +164,7 @@ async def start_websockets(closes):
         except ConnectionClosed:
             pass
         finally:
-            closes.put((connection.close_code, connection.close_reason))
+            closes.put((connection.request.path, connection.close_code, connection.close_reason))
 
     def gate(connection, request):
         if request.path.startswith("/socket/closed"):

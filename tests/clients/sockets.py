@@ -60,11 +60,13 @@ async def pings(setting, to, scheme):
 async def closes(setting, to, scheme):
     from websockets.exceptions import ConnectionClosed
 
-    while not setting.closes.empty():
-        setting.closes.get()
-    async with to("/socket") as socket:
+    path = f"/socket/closes/{scheme}"
+    async with to(path) as socket:
         await socket.close(4001, "I have seen enough")
-    equal(await asyncio.to_thread(setting.closes.get, timeout=10), (4001, "I have seen enough"))
+    # Others come to their end at this time, too.
+    while (seen := await asyncio.to_thread(setting.closes.get, timeout=10))[0] != path:
+        pass
+    equal(seen, (path, 4001, "I have seen enough"), "what the origin saw")
     async with to("/socket") as socket:
         await socket.send("close, please")
         try:
