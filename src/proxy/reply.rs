@@ -190,6 +190,8 @@ pub(crate) fn redirected(
     let same = if scheme == asked { authority.whole } else { &authority.host };
     let host = rule.host.as_deref().unwrap_or(same);
     let received = uri.path_and_query().map_or("/", |both| both.as_str());
+    // `*` asks about the host itself (RFC 9112, section 3.2.4); behind a name it would be its end.
+    let received = if received == "*" { "/" } else { received };
     let path = rule.path.as_deref().unwrap_or(received);
     let location = if host.is_empty() {
         // HTTP/1.0 without Host: relative to wherever the client believes to be.
