@@ -15,3 +15,4 @@ mod leaving;
 mod proxy;
 mod starting;
 mod tidy;
+mod wire;
