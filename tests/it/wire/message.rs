@@ -1,4 +1,4 @@
-//! A strict reader of HTTP/1.1 messages (RFC 9112): what stands on the wire, or what is wrong with it.
+//! A strict reader of HTTP/1.1 (RFC 9112): what stands on the wire, or what is wrong with it.
 //!
 //! Stricter than a recipient has to be: what a proxy writes shall leave nothing to be guessed. Not
 //! the proxy's own parser, and never shared with it.

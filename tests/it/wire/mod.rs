@@ -17,8 +17,9 @@ mod seen;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use case::{Case, Level};
+use case::{Case, Level, Play, Step};
 use run::Outcome;
+use seen::{End, Seen, Side};
 
 #[test]
 fn every_duty_is_done() {
@@ -120,6 +121,48 @@ fn cases_have_names_of_their_own() {
     }
     let musts = cases.iter().filter(|case| case.level == Level::Must).count();
     println!("{} cases, {musts} of them MUSTs", cases.len());
+}
+
+#[test]
+fn no_case_is_content_with_nothing() {
+    let nothing = Seen::default();
+    let content: Vec<&str> = cases::all()
+        .iter()
+        .filter(|case| (case.check)(&nothing).is_ok())
+        .map(|case| case.name)
+        .collect();
+    assert!(content.is_empty(), "these cannot fail where nothing happens: {content:?}");
+}
+
+#[test]
+fn a_bare_wire_does_few_of_the_duties() {
+    let cases = cases::all();
+    let wrong = |case: &&Case| {
+        let seen = relayed(case);
+        seen.is_sound(case.free_form).and_then(|()| (case.check)(&seen)).is_err()
+    };
+    let failed = cases.iter().filter(wrong).count();
+    println!("a wire that passes all on fails {failed} of {}", cases.len());
+    assert!(failed * 3 > cases.len() * 2, "{failed} of {}", cases.len());
+}
+
+/// What would be seen if every byte were passed on as it came.
+fn relayed(case: &Case) -> Seen {
+    let sent = case.steps.iter().filter_map(|step| match step {
+        Step::Send(bytes) => Some(&bytes[..]),
+        _ => None,
+    });
+    let said = case.plays.iter().flatten().filter_map(|play| match play {
+        Play::Say(bytes) => Some(bytes.clone()),
+        _ => None,
+    });
+    let mut said: Vec<u8> = said.collect::<Vec<_>>().concat();
+    if case.plays.is_empty() {
+        said = case::ok("ok").into_bytes();
+    }
+    let side = |bytes| vec![Side { bytes, end: Some(End::Closed) }];
+    let origin = side(sent.collect::<Vec<_>>().concat());
+    Seen { bodiless: case.bodiless, client: side(said), origin }
 }
 
 /// All cases, or those that `WIRE_CASE` names a part of.

@@ -1,7 +1,7 @@
 //! The proxies under test, each with a route to the origin of every case: this one, and nginx.
 
 use std::fmt::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -98,7 +98,7 @@ pub fn nginx(path: &PathBuf, cases: &[Case], listeners: &[TcpListener]) -> Proxy
     let mut command = Command::new(path);
     command.args(["-p", &at, "-e", &format!("{at}/error.log"), "-c"]).arg(&file);
     let process = Process::of(command);
-    eventually(Duration::from_secs(20), "nginx listens", || TcpStream::connect(ports[1]).ok());
+    eventually(Duration::from_secs(20), "nginx answers", || http(ports[0], "GET", "/", None));
     let entrance = Entrance { http1: ports[0], http2: ports[1] };
     Proxy { entrance, _directory: directory, _process: process }
 }

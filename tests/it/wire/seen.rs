@@ -36,7 +36,7 @@ impl Side {
 
     /// All messages, and whether bytes are left that are no whole message.
     fn requests(&self) -> Result<(Vec<Message>, bool), String> {
-        all(&self.bytes, |bytes| message::request(bytes))
+        all(&self.bytes, message::request)
     }
 
     fn answers(&self, bodiless: bool) -> Result<(Vec<Message>, bool), String> {
@@ -125,9 +125,19 @@ impl Seen {
         Ok((request, answer))
     }
 
+    /// The client's first connection.
+    pub fn near(&self) -> &Side {
+        self.client.first().unwrap_or(&NOTHING)
+    }
+
+    /// The first connection to the origin.
+    pub fn far(&self) -> &Side {
+        self.origin.first().unwrap_or(&NOTHING)
+    }
+
     /// Whether the proxy closed the client's first connection.
     pub fn has_ended(&self) -> bool {
-        self.client.first().is_some_and(|side| side.end.is_some())
+        self.near().end.is_some()
     }
 
     /// What holds in every case: each side is given messages that leave nothing to be guessed, and
@@ -188,8 +198,8 @@ pub fn refused(codes: &'static [u16]) -> impl Fn(&Seen) -> Verdict + Send + Sync
 /// One of these answers, or the connection closed without any, and nothing at the origin.
 pub fn turned_away(codes: &'static [u16]) -> impl Fn(&Seen) -> Verdict + Send + Sync {
     move |seen| {
-        let silent = seen.client.iter().all(|side| side.bytes.is_empty() && side.end.is_some());
-        if silent { untouched(seen) } else { refused(codes)(seen) }
+        let silent = seen.client.iter().all(|side| side.bytes.is_empty());
+        if silent && seen.has_ended() { untouched(seen) } else { refused(codes)(seen) }
     }
 }
 
@@ -240,5 +250,7 @@ pub fn visibly_cut(seen: &Seen) -> Verdict {
     demand(failed || cut, || "the client takes a part for the whole".into())
 }
 
+/// A connection that never was.
+static NOTHING: Side = Side { bytes: Vec::new(), end: None };
 /// Bytes of a connection that are worth showing.
 const SHOWN: usize = 1_500;

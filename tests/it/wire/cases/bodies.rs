@@ -1,8 +1,8 @@
 //! Bodies arrive byte for byte, both ways, however they are framed.
 
-use super::super::case::{Case, Play, Step, Verdict, must, ok, say};
-use super::super::message::Message;
-use super::super::seen::{demand, passed, same};
+use crate::wire::case::{Case, Play, Step, Verdict, must, ok, say};
+use crate::wire::message::Message;
+use crate::wire::seen::{demand, passed, same};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = sent();
@@ -55,7 +55,7 @@ fn received() -> Vec<Case> {
         let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n");
         must(name, "RFC 9110 7.7").get("").ends([head.into_bytes(), body].concat()).answers(1)
     };
-    let whole = |seen: &super::super::seen::Seen| is_whole(&seen.exchange()?.1);
+    let whole = |seen: &crate::wire::seen::Seen| is_whole(&seen.exchange()?.1);
     let coding = || "Transfer-Encoding: chunked\r\n".to_string();
     vec![
         gives("large-answer-with-length", format!("Content-Length: {LARGE}\r\n"), bytes(LARGE))

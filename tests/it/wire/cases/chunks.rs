@@ -1,8 +1,8 @@
 //! The syntax of chunks and trailers in requests.
 
-use super::super::case::{Case, Verdict, must, should};
-use super::super::message::Message;
-use super::super::seen::{Seen, demand, passed, same};
+use crate::wire::case::{Case, Verdict, must, should};
+use crate::wire::message::Message;
+use crate::wire::seen::{Seen, demand, passed, same};
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 

@@ -1,15 +1,16 @@
 //! Expect: 100-continue, and interim answers.
 
-use super::super::case::{Case, Play, Step, must, ok, say, should};
-use super::super::seen::{Seen, demand, passed, refused_or, same};
+use crate::wire::case::{Case, Play, Step, must, ok, say, should};
+use crate::wire::seen::{Seen, demand, passed, refused_or, same};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = continued();
+    cases.extend(not_continued());
     cases.extend(interim());
     cases
 }
 
-fn hello(request: &super::super::message::Message) -> super::super::case::Verdict {
+fn hello(request: &crate::wire::message::Message) -> crate::wire::case::Verdict {
     same("the body", String::from_utf8_lossy(&request.body).into_owned(), "hello".into())
 }
 
@@ -18,8 +19,10 @@ fn interims(seen: &Seen) -> Result<Vec<u16>, String> {
     Ok(all.iter().filter(|answer| answer.is_interim()).map(|answer| answer.status()).collect())
 }
 
+/// What a client says that waits for a word before it sends five bytes.
+const WAITS: &str = "Content-Length: 5\r\nExpect: 100-continue\r\n";
+
 fn continued() -> Vec<Case> {
-    const WAITS: &str = "Content-Length: 5\r\nExpect: 100-continue\r\n";
     let waits = |name| must(name, "RFC 9110 10.1.1").post(WAITS, "");
     let told = |seen: &Seen| {
         passed(hello)(seen)?;
@@ -57,6 +60,11 @@ fn continued() -> Vec<Case> {
             .get("Expect: 100-continue\r\n")
             .answers(1)
             .check(refused_or(&[417], |request| same("the body", request.body.len(), 0))),
+    ]
+}
+
+fn not_continued() -> Vec<Case> {
+    vec![
         must("expect-of-an-old-version", "RFC 9110 10.1.1")
             .send(format!("POST /{{id}}/ HTTP/1.0\r\nHost: {{id}}.test\r\n{WAITS}\r\nhello"))
             .end()

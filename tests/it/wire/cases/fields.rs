@@ -1,7 +1,7 @@
 //! Header fields: their syntax, and that what is nobody's business passes untouched.
 
-use super::super::case::{Case, must, ok, should};
-use super::super::seen::{answered, demand, passed, refused, refused_or, same};
+use crate::wire::case::{Case, must, ok, should};
+use crate::wire::seen::{answered, demand, passed, refused, refused_or, same};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = syntax();
@@ -128,16 +128,17 @@ fn from_the_origin() -> Vec<Case> {
             .check(answered(|answer| {
                 same("them", answer.fields.all("set-cookie"), vec!["a=b".into(), "c=d".into()])
             })),
-        with(must("unknown-field-comes-back", "RFC 9110 5.1"), "X-Unheard-Of: a, \"b\"\r\n")
-            .check(answered(|answer| {
+        with(must("unknown-field-comes-back", "RFC 9110 5.1"), "X-Unheard-Of: a, \"b\"\r\n").check(
+            answered(|answer| {
                 same("it", answer.fields.one("x-unheard-of"), Some("a, \"b\"".into()))
-            })),
-        with(must("empty-field-comes-back", "RFC 9110 5.5"), "X-Empty:\r\n").check(answered(
-            |answer| same("it", answer.fields.one("x-empty"), Some("".into())),
-        )),
+            }),
+        ),
+        with(must("empty-field-comes-back", "RFC 9110 5.5"), "X-Empty:\r\n")
+            .check(answered(|answer| same("it", answer.fields.one("x-empty"), Some("".into())))),
         with(should("date-stays", "RFC 9110 6.6.1"), "Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n")
             .check(answered(|answer| {
-                same("it", answer.fields.one("date"), Some("Tue, 15 Nov 1994 08:12:31 GMT".into()))
+                let said = answer.fields.one("date").unwrap_or_default();
+                demand(said.starts_with("Tue, 15 Nov 1994"), || "the origin's is gone".into())
             })),
         must("date-is-added", "RFC 9110 6.6.1").get("").says(ok("ok")).answers(1).check(answered(
             |answer| demand(answer.fields.has("date"), || "a clock is there".into()),
@@ -145,12 +146,11 @@ fn from_the_origin() -> Vec<Case> {
         with(should("server-stays", "RFC 9110 10.2.4"), "Server: origin/1\r\n").check(answered(
             |answer| same("it", answer.fields.one("server"), Some("origin/1".into())),
         )),
-        with(must("coding-of-content-stays", "RFC 9110 7.7"), "Content-Encoding: gzip\r\n").check(
-            answered(|answer| {
+        with(should("coding-of-content-stays", "RFC 9110 7.7"), "Content-Encoding: gzip\r\n")
+            .check(answered(|answer| {
                 same("it", answer.fields.one("content-encoding"), Some("gzip".into()))?;
                 same("the body", &answer.body[..], b"ok")
-            }),
-        ),
+            })),
         with(
             must("fields-of-caches-stay", "RFC 9111 5.2"),
             "Cache-Control: no-store\r\nAge: 7\r\nVary: X\r\nETag: W/\"x\"\r\n",
@@ -166,7 +166,10 @@ fn from_the_origin() -> Vec<Case> {
             .check(answered(|answer| demand(answer.fields.has("x-bytes"), || "gone".into()))),
         must("challenge-comes-back", "RFC 9110 11.6.1")
             .get("")
-            .says("HTTP/1.1 401 No\r\nContent-Length: 0\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\r\n")
+            .says(
+                "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\
+                 WWW-Authenticate: Basic realm=\"x\"\r\n\r\n",
+            )
             .answers(1)
             .check(|seen| {
                 let answer = seen.answer()?;

@@ -1,9 +1,9 @@
 //! Where a request's body ends: Content-Length, Transfer-Encoding, and both at odds.
 
-use super::super::case::Verdict;
-use super::super::case::{Case, Step, must, should};
-use super::super::message::{Framing, Message};
-use super::super::seen::{Seen, demand, passed, refused, refused_or, same};
+use crate::wire::case::Verdict;
+use crate::wire::case::{Case, Step, must, should};
+use crate::wire::message::{Framing, Message};
+use crate::wire::seen::{Seen, demand, passed, refused, refused_or, same};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = contradictions();
@@ -167,7 +167,13 @@ fn codings() -> Vec<Case> {
 }
 
 fn whole() -> Vec<Case> {
-    let cut = |seen: &Seen| same("whole requests at the origin", seen.requests()?.len(), 0);
+    let cut = |seen: &Seen| {
+        same("whole requests at the origin", seen.requests()?.len(), 0)?;
+        let told = seen.answers()?.first().is_some_and(|answer| answer.status() >= 400);
+        demand(told || seen.has_ended(), || "the client must be told or cut off".into())?;
+        let left = seen.origin.iter().all(|side| side.end.is_some());
+        demand(left, || "the origin must be told, too".into())
+    };
     vec![
         must("chunked-request-framed-anew", "RFC 9112 6.1")
             .post("Transfer-Encoding: chunked\r\n", "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")
@@ -196,6 +202,7 @@ fn whole() -> Vec<Case> {
             .post("Content-Length: 10\r\n", "hello")
             .then(Step::HalfClose)
             .end()
+            .then(Step::Left)
             .check(cut),
         must("request-cut-by-hang-up", "RFC 9112 8")
             .post("Content-Length: 10\r\n", "hello")
@@ -206,11 +213,13 @@ fn whole() -> Vec<Case> {
             .post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n")
             .then(Step::HalfClose)
             .end()
+            .then(Step::Left)
             .check(cut),
         must("chunked-request-cut-in-a-chunk", "RFC 9112 8")
             .post("Transfer-Encoding: chunked\r\n", "5\r\nhel")
             .then(Step::HalfClose)
             .end()
+            .then(Step::Left)
             .check(cut),
         should("empty-line-before-a-request", "RFC 9112 2.2")
             .send("\r\nGET /{id}/ HTTP/1.1\r\nHost: {id}.test\r\n\r\n")

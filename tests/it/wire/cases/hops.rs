@@ -1,16 +1,18 @@
 //! What concerns one hop only, and what each hop adds: Connection, Via, loops, who the client is.
 
-use super::super::case::{Case, Play, Verdict, must, ok, should};
-use super::super::message::Message;
-use super::super::seen::{answered, bad_gateway, demand, passed, same, untouched};
+use crate::wire::case::{Case, Play, Verdict, must, ok, should};
+use crate::wire::message::Message;
+use crate::wire::seen::{Seen, answered, bad_gateway, demand, passed, same, untouched};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = requests();
     cases.extend(answers());
     cases.extend(named_by_connection());
     cases.extend(ways());
+    cases.extend(rounds());
     cases.extend(clients());
     cases.extend(failures());
+    cases.extend(passed_on());
     cases
 }
 
@@ -169,6 +171,11 @@ fn ways() -> Vec<Case> {
                 let mine = via(request).pop().unwrap_or_default();
                 demand(mine.starts_with("1.0 "), || format!("Via ends in {mine:?}"))
             })),
+    ]
+}
+
+fn rounds() -> Vec<Case> {
+    vec![
         should("cdn-loop-is-added", "RFC 8586 2").get("CDN-Loop: other; x=1\r\n").answers(1).check(
             passed(|request| {
                 let all = request.fields.list("cdn-loop");
@@ -205,7 +212,10 @@ fn ways() -> Vec<Case> {
         must("trace-ends-here", "RFC 9110 7.6.2")
             .send("TRACE /{id}/ HTTP/1.1\r\nHost: {id}.test\r\nMax-Forwards: 0\r\n\r\n")
             .answers(1)
-            .check(untouched),
+            .check(|seen| {
+                seen.answer()?;
+                untouched(seen)
+            }),
         should("max-forwards-of-a-get-is-ignored", "RFC 9110 7.6.2")
             .get("Max-Forwards: 0\r\n")
             .answers(1)
@@ -252,14 +262,15 @@ fn clients() -> Vec<Case> {
     ]
 }
 
+/// The answer names this cause.
+fn says(error: &'static str) -> impl Fn(&Seen) -> Verdict + Send + Sync {
+    move |seen| {
+        let said = seen.answer()?.fields.list("proxy-status").concat();
+        demand(said.contains(&format!("error={error}")), || format!("it says {said:?}"))
+    }
+}
+
 fn failures() -> Vec<Case> {
-    let says = |error: &'static str| {
-        move |seen: &super::super::seen::Seen| {
-            let answer = seen.answer()?;
-            let said = answer.fields.list("proxy-status").concat();
-            demand(said.contains(&format!("error={error}")), || format!("it says {said:?}"))
-        }
-    };
     vec![
         must("origin-ends-without-an-answer", "RFC 9110 15.6.3")
             .get("")
@@ -288,6 +299,11 @@ fn failures() -> Vec<Case> {
             .ends("nonsense\r\n\r\n")
             .answers(1)
             .check(says("http_protocol_error")),
+    ]
+}
+
+fn passed_on() -> Vec<Case> {
+    vec![
         must("status-of-the-origin-passes", "RFC 9110 15.6")
             .get("")
             .says("HTTP/1.1 503 Later\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nno")
@@ -300,7 +316,10 @@ fn failures() -> Vec<Case> {
             }),
         should("proxy-status-of-the-origin-passes", "RFC 9209 2")
             .get("")
-            .says("HTTP/1.1 502 No\r\nProxy-Status: far; error=dns_error\r\nContent-Length: 0\r\n\r\n")
+            .says(
+                "HTTP/1.1 502 No\r\nProxy-Status: far; error=dns_error\r\n\
+                 Content-Length: 0\r\n\r\n",
+            )
             .answers(1)
             .check(says("dns_error")),
         must("status-unknown-passes", "RFC 9110 15")
@@ -310,7 +329,10 @@ fn failures() -> Vec<Case> {
             .check(|seen| same("the status", seen.answer()?.status(), 299)),
         must("redirect-passes", "RFC 9110 10.2.2")
             .get("")
-            .says("HTTP/1.1 302 Found\r\nLocation: http://else.test/x?y#z\r\nContent-Length: 0\r\n\r\n")
+            .says(
+                "HTTP/1.1 302 Found\r\nLocation: http://else.test/x?y#z\r\n\
+                 Content-Length: 0\r\n\r\n",
+            )
             .answers(1)
             .check(|seen| {
                 let location = seen.answer()?.fields.one("location");

@@ -1,10 +1,12 @@
 //! Answers of the origin: their framing, and origins that do not keep to the rules.
 
-use super::super::case::{Case, Level, Play, Step, Verdict, must, ok, say, should};
-use super::super::seen::{Seen, answered, bad_gateway, demand, same, visibly_cut};
+use crate::wire::case::{Case, Level, Play, Step, Verdict, must, ok, say, should};
+use crate::wire::seen::{Seen, answered, bad_gateway, demand, same, visibly_cut};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = framings();
+    cases.extend(trailers());
+    cases.extend(to_head());
     cases.extend(without_bodies());
     cases.extend(cut());
     cases.extend(odd_lengths());
@@ -13,62 +15,83 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn hello(answer: &super::super::message::Message) -> Verdict {
+fn hello(answer: &crate::wire::message::Message) -> Verdict {
     same("the body", String::from_utf8_lossy(&answer.body).into_owned(), "hello".into())
 }
 
 fn framings() -> Vec<Case> {
     let gives = |name, rfc, answer: &str| must(name, rfc).get("").ends(answer).answers(1);
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
+    let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
     vec![
         gives("answer-with-length", "RFC 9112 6.2", &ok("hello")).check(answered(hello)),
         gives("answer-with-length-zero", "RFC 9112 6.2", &ok(""))
             .check(answered(|answer| same("bytes", answer.body.len(), 0))),
-        gives("answer-in-chunks", "RFC 9112 7.1",
-            &format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"))
-            .check(answered(hello)),
-        gives("answer-in-chunks-with-extensions", "RFC 9112 7.1.1",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n0;c\r\n\r\n")
-            .check(answered(hello)),
+        gives(
+            "answer-in-chunks",
+            "RFC 9112 7.1",
+            &format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"),
+        )
+        .check(answered(hello)),
+        gives(
+            "answer-in-chunks-with-extensions",
+            "RFC 9112 7.1.1",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5;a=\"b\"\r\nhello\r\n0;c\r\n\r\n",
+        )
+        .check(answered(hello)),
         gives("answer-ended-by-closing", "RFC 9112 6.3", "HTTP/1.1 200 OK\r\n\r\nhello")
             .check(answered(hello)),
-        gives("answer-of-an-old-version", "RFC 9110 2.5", "HTTP/1.0 200 OK\r\n\r\nhello")
-            .check(answered(|answer| {
+        gives("answer-of-an-old-version", "RFC 9110 2.5", "HTTP/1.0 200 OK\r\n\r\nhello").check(
+            answered(|answer| {
                 hello(answer)?;
                 demand(answer.start.starts_with("HTTP/1.1 "), || "the version is ours".into())
-            })),
+            }),
+        ),
         must("answer-ended-by-closing-to-an-old-version", "RFC 9112 6.3")
             .send("GET /{id}/ HTTP/1.0\r\nHost: {id}.test\r\n\r\n")
             .ends("HTTP/1.1 200 OK\r\n\r\nhello")
             .end()
             .check(answered(hello)),
-        gives("answer-with-length-and-coding", "RFC 9112 6.3",
-            &format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"))
-            .check(|seen| if bad_gateway(seen).is_ok() { Ok(()) } else { answered(hello)(seen) }),
+        gives(
+            "answer-with-length-and-coding",
+            "RFC 9112 6.3",
+            &format!("HTTP/1.1 200 OK\r\n{both}{chunks}"),
+        )
+        .check(|seen| if bad_gateway(seen).is_ok() { Ok(()) } else { answered(hello)(seen) }),
         should("answer-with-length-and-coding-is-the-last", "RFC 9112 6.3")
             .get("")
-            .says(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
-            ))
+            .says(format!("HTTP/1.1 200 OK\r\n{both}{chunks}"))
             .answers(1)
             .get("")
             .answers(2)
             .check(|seen| same("connections to the origin", seen.origin.len(), 2)),
-        gives("answer-trailer-is-no-field", "RFC 9110 6.5.1",
+    ]
+}
+
+fn trailers() -> Vec<Case> {
+    let gives = |name, rfc, answer: &str| must(name, rfc).get("").ends(answer).answers(1);
+    vec![
+        gives(
+            "answer-trailer-is-no-field",
+            "RFC 9110 6.5.1",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
-             Set-Cookie: a=b\r\nContent-Length: 9\r\nX-Check: 1\r\n\r\n")
-            .check(answered(|answer| {
-                hello(answer)?;
-                let fields = ["set-cookie", "x-check", "content-length"];
-                let merged = fields.iter().find(|name| answer.fields.has(name));
-                demand(merged.is_none(), || format!("{merged:?} was merged into the head"))?;
-                let kept = fields[0..3].iter().find(|n| **n != "x-check" && answer.trailers.has(n));
-                demand(kept.is_none(), || format!("{kept:?} may not be a trailer"))
-            })),
+             Set-Cookie: a=b\r\nContent-Length: 9\r\nX-Check: 1\r\n\r\n",
+        )
+        .check(answered(|answer| {
+            hello(answer)?;
+            let fields = ["set-cookie", "x-check", "content-length"];
+            let merged = fields.iter().find(|name| answer.fields.has(name));
+            demand(merged.is_none(), || format!("{merged:?} was merged into the head"))?;
+            let kept = fields[0..3].iter().find(|n| **n != "x-check" && answer.trailers.has(n));
+            demand(kept.is_none(), || format!("{kept:?} may not be a trailer"))
+        })),
         should("answer-trailer-is-kept", "RFC 9110 6.5.2")
             .get("TE: trailers\r\nConnection: te\r\n")
-            .says("HTTP/1.1 200 OK\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n\r\n\
-                   5\r\nhello\r\n0\r\nX-Check: 1\r\n\r\n")
+            .says(
+                "HTTP/1.1 200 OK\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   5\r\nhello\r\n0\r\nX-Check: 1\r\n\r\n",
+            )
             .answers(1)
             .check(answered(|answer| {
                 same("x-check", answer.trailers.one("x-check"), Some("1".into()))
@@ -76,14 +99,15 @@ fn framings() -> Vec<Case> {
     ]
 }
 
-fn without_bodies() -> Vec<Case> {
+/// Two answers, and in neither the bytes that belong to nobody.
+fn twice(seen: &Seen) -> Verdict {
+    same("answers", seen.answers()?.len(), 2)?;
+    demand(!seen.near().has("forged"), || "bytes that belong to nobody".into())
+}
+
+fn to_head() -> Vec<Case> {
     let head = |name, rfc| {
         must(name, rfc).send("HEAD /{id}/ HTTP/1.1\r\nHost: {id}.test\r\n\r\n").bodiless()
-    };
-    let twice = |seen: &Seen| {
-        let answers = seen.answers()?;
-        same("answers", answers.len(), 2)?;
-        demand(!seen.client[0].has("forged"), || "bytes that belong to nobody".into())
     };
     vec![
         head("head-keeps-the-length", "RFC 9110 8.6")
@@ -117,6 +141,11 @@ fn without_bodies() -> Vec<Case> {
                 let once = answer.fields.one("content-length") == Some("5".into());
                 demand(once || answer.status() == 502, || "neither refused nor mended".into())
             }),
+    ]
+}
+
+fn without_bodies() -> Vec<Case> {
+    vec![
         must("no-content", "RFC 9110 15.3.5")
             .get("")
             .says("HTTP/1.1 204 No Content\r\n\r\n")
@@ -173,7 +202,8 @@ fn cut() -> Vec<Case> {
         ("cut-by-a-chunk-without-end", "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloworld\r\n"),
         (
             "cut-by-a-chunk-over-64-bits",
-            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n10000000000000005\r\nhello\r\n0\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n\
+             10000000000000005\r\nhello\r\n0\r\n\r\n",
         ),
     ];
     let mut cases: Vec<Case> = parts
@@ -298,6 +328,13 @@ fn odd_heads() -> Vec<Case> {
             .ends("HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello")
             .answers(1)
             .check(either),
+    );
+    cases.push(
+        must("status-line-with-an-empty-reason", "RFC 9112 4")
+            .get("")
+            .ends("HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhello")
+            .answers(1)
+            .check(answered(hello)),
     );
     let fields = [
         ("answer-field-with-space-behind-name", "RFC 9112 5.1", "X-Odd : 1"),

@@ -1,14 +1,16 @@
 //! Host and the request target: one authority and one path, for matching and for forwarding.
 
-use super::super::case::Verdict;
-use super::super::case::{Case, must, should};
-use super::super::message::Message;
-use super::super::seen::{Seen, demand, passed, refused, refused_or, same, turned_away, untouched};
+use crate::wire::case::Verdict;
+use crate::wire::case::{Case, must, should};
+use crate::wire::message::Message;
+use crate::wire::seen::{Seen, demand, passed, refused, refused_or, same, turned_away, untouched};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = hosts();
     cases.extend(forms());
-    cases.extend(paths());
+    cases.extend(other_forms());
+    cases.extend(kept_paths());
+    cases.extend(odd_paths());
     cases
 }
 
@@ -121,11 +123,16 @@ fn forms() -> Vec<Case> {
         )
         .check(refused(&[400])),
         asked(
-            must("absolute-form-of-another-scheme", "RFC 9110 7.4"),
+            should("absolute-form-of-another-scheme", "RFC 9110 7.4"),
             "GET ftp://{id}.test/{id}/ HTTP/1.1",
             "{id}.test",
         )
         .check(turned_away(&[400, 404, 421])),
+    ]
+}
+
+fn other_forms() -> Vec<Case> {
+    vec![
         asked(
             must("authority-form-without-connect", "RFC 9112 3.2.3"),
             "GET {id}.test:80 HTTP/1.1",
@@ -149,36 +156,48 @@ fn forms() -> Vec<Case> {
     ]
 }
 
-fn paths() -> Vec<Case> {
+fn kept_paths() -> Vec<Case> {
     let kept = [
         ("path-with-query", "?a=b&c=%20+&&=;/?"),
         ("path-with-an-empty-query", "x?"),
         ("path-with-two-question-marks", "x??y"),
         ("path-with-encoded-letters", "%41%7e%2D%7Ex"),
-        ("path-with-encoded-slash", "a%2Fb%2fc"),
         ("path-with-encoded-percent", "%2541%25"),
-        ("path-with-encoded-nul", "a%00b"),
-        ("path-with-encoded-line-end", "a%0d%0aX-Evil:%201"),
-        ("path-with-encoded-question-mark", "a%3Fb%23c"),
         ("path-with-parameters", "a;b=c,d;e"),
         ("path-with-marks", "-._~!$&'()*+,=:@"),
         ("path-with-slashes", "a//b///c"),
         ("path-in-capitals", "A/b/C"),
-        ("path-with-stars", "a/.../b/.hidden"),
+        ("path-with-many-dots", "a/.../b/.hidden"),
+        ("path-with-encoded-slash", "a%2Fb%2fc"),
+        ("path-with-encoded-question-mark", "a%3Fb%23c"),
     ];
-    let mut cases: Vec<Case> = kept
-        .into_iter()
-        .map(|(name, tail)| {
-            let case = asked(
-                must(name, "RFC 9110 7.7"),
-                &format!("GET /{{id}}/{tail} HTTP/1.1"),
-                "{id}.test",
-            );
-            case.check(refused_or(&[400], move |request| {
-                same("target", request.target().to_string(), format!("/{name}/{tail}"))
-            }))
-        })
-        .collect();
+    // What these mean at an origin is anybody's guess.
+    let dangerous = [
+        ("path-with-encoded-nul", "a%00b"),
+        ("path-with-encoded-line-end", "a%0d%0aX-Evil:%201"),
+        ("path-with-encoded-backslash", "a%5C..%5Cb"),
+        ("path-with-bad-encoding", "a%zz%"),
+        ("path-with-backslash", "a\\..\\b"),
+        ("path-with-quotes-and-brackets", "a\"<b>`{c}|^"),
+    ];
+    let asks = |name, tail: &str| {
+        let line = format!("GET /{{id}}/{tail} HTTP/1.1");
+        asked(must(name, "RFC 9110 7.7"), &line, "{id}.test")
+    };
+    let is_kept = |name: &str, tail: &str, request: &Message| {
+        same("target", request.target().to_string(), format!("/{name}/{tail}"))
+    };
+    let passing = kept.into_iter().map(|(name, tail)| {
+        asks(name, tail).check(passed(move |request| is_kept(name, tail, request)))
+    });
+    let doubtful = dangerous.into_iter().map(|(name, tail)| {
+        asks(name, tail).check(refused_or(&[400], move |request| is_kept(name, tail, request)))
+    });
+    passing.chain(doubtful).collect()
+}
+
+fn odd_paths() -> Vec<Case> {
+    let mut cases = Vec::new();
     let strict = [
         ("target-with-fragment", "x#y"),
         ("target-with-control", "x\x01y"),
@@ -204,7 +223,7 @@ fn paths() -> Vec<Case> {
     ];
     for (name, tail) in elsewhere {
         let case = asked(
-            must(name, "RFC 9110 4.2.3"),
+            should(name, "RFC 9110 4.2.3"),
             &format!("GET /{{id}}/{tail} HTTP/1.1"),
             "{id}.test",
         );
@@ -212,7 +231,7 @@ fn paths() -> Vec<Case> {
     }
     for (name, tail) in [("path-with-dots-inside", "a/../b"), ("path-with-one-dot", "./a")] {
         let case = asked(
-            must(name, "RFC 9110 4.2.3"),
+            should(name, "RFC 9110 4.2.3"),
             &format!("GET /{{id}}/{tail} HTTP/1.1"),
             "{id}.test",
         );

@@ -1,0 +1,95 @@
+//! Heads that are malformed: refused, and told to nobody.
+
+use super::{HOST, METHOD, PATH, RECORD, SCHEME, begun, get, head, refused};
+use crate::wire::case::{Case, Step, must, should};
+use crate::wire::frames::END_STREAM;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = fields();
+    cases.extend(lines());
+    cases
+}
+
+fn fields() -> Vec<Case> {
+    let with = |level: fn(_, _) -> Case, name: &'static str, rfc, field: (&str, &str)| {
+        begun(level, name, rfc).send(get(name, 1, &[field])).then(Step::Streams(1)).check(refused)
+    };
+    [
+        ("h2-name-in-capitals", "RFC 9113 8.2", ("X-Upper", "1")),
+        ("h2-name-with-space", "RFC 9113 8.2.1", ("x y", "1")),
+        ("h2-name-with-colon", "RFC 9113 8.2.1", ("x:y", "1")),
+        ("h2-name-with-line-end", "RFC 9113 8.2.1", ("x\r\nsmuggled", "1")),
+        ("h2-name-empty", "RFC 9113 8.2.1", ("", "1")),
+        ("h2-value-with-line-end", "RFC 9113 8.2.1", ("x", "a\r\nHost: smuggled")),
+        ("h2-value-with-line-feed", "RFC 9113 8.2.1", ("x", "a\nb: c")),
+        ("h2-value-with-return", "RFC 9113 8.2.1", ("x", "a\rb")),
+        ("h2-value-with-nul", "RFC 9113 8.2.1", ("x", "a\0b")),
+        ("h2-connection-field", "RFC 9113 8.2.2", ("connection", "close")),
+        ("h2-keep-alive-field", "RFC 9113 8.2.2", ("keep-alive", "5")),
+        ("h2-proxy-connection-field", "RFC 9113 8.2.2", ("proxy-connection", "x")),
+        ("h2-transfer-encoding-field", "RFC 9113 8.2.2", ("transfer-encoding", "chunked")),
+        ("h2-upgrade-field", "RFC 9113 8.2.2", ("upgrade", "websocket")),
+        ("h2-te-gzip", "RFC 9113 8.2.2", ("te", "gzip")),
+        ("h2-pseudo-field-unknown", "RFC 9113 8.3", (":x", "1")),
+        ("h2-pseudo-field-of-answers", "RFC 9113 8.3", (":status", "200")),
+        ("h2-path-twice", "RFC 9113 8.3", (":path", "/other")),
+        ("h2-method-twice", "RFC 9113 8.3", (":method", "GET")),
+        ("h2-length-without-a-body", "RFC 9113 8.1.1", ("content-length", "7")),
+        ("h2-length-with-plus", "RFC 9113 8.1.1", ("content-length", "+0")),
+    ]
+    .into_iter()
+    .map(|(name, rfc, field)| with(must, name, rfc, field))
+    .chain([with(should, "h2-host-against-authority", "RFC 9113 8.3.1", ("host", "other.test"))])
+    .collect()
+}
+
+fn lines() -> Vec<Case> {
+    let lines: [(&'static str, [(&str, &str); 4]); 13] = [
+        ("h2-without-method", [("", ""), SCHEME, PATH, HOST]),
+        ("h2-without-scheme", [METHOD, ("", ""), PATH, HOST]),
+        ("h2-without-path", [METHOD, SCHEME, ("", ""), HOST]),
+        ("h2-path-empty", [METHOD, SCHEME, (":path", ""), HOST]),
+        ("h2-path-without-slash", [METHOD, SCHEME, (":path", "x"), HOST]),
+        ("h2-path-with-space", [METHOD, SCHEME, (":path", "/a HTTP/1.1"), HOST]),
+        ("h2-path-with-line-end", [METHOD, SCHEME, (":path", "/a\r\nx: y"), HOST]),
+        ("h2-path-with-fragment", [METHOD, SCHEME, (":path", "/a#b"), HOST]),
+        ("h2-method-with-space", [(":method", "GET / HTTP/1.1"), SCHEME, PATH, HOST]),
+        ("h2-method-with-line-end", [(":method", "GET\r\nx: y"), SCHEME, PATH, HOST]),
+        ("h2-authority-with-user", [METHOD, SCHEME, PATH, (":authority", "u@a")]),
+        ("h2-authority-with-line-end", [METHOD, SCHEME, PATH, (":authority", "a\r\nx: y")]),
+        ("h2-authority-with-path", [METHOD, SCHEME, PATH, (":authority", "a/b")]),
+    ];
+    let mut cases = Vec::new();
+    for (name, line) in lines {
+        let path = format!("/{name}/");
+        let fields: Vec<(&str, String)> = line
+            .into_iter()
+            .filter(|(key, _)| !key.is_empty())
+            .map(|(key, value)| (key, value.replacen("/", &path, 1)))
+            .collect();
+        let fields: Vec<(&str, &str)> =
+            fields.iter().map(|(key, value)| (*key, &value[..])).collect();
+        let case = begun(must, name, "RFC 9113 8.3.1").send(head(END_STREAM, 1, &fields));
+        let case = case.then(Step::Streams(1)).check(refused);
+        cases.push(if path_has_fragment(&fields) { case.departs(RECORD) } else { case });
+    }
+    let late = [METHOD, SCHEME, ("x", "y"), (":path", "/h2-pseudo-field-late/"), HOST];
+    cases.push(
+        begun(must, "h2-pseudo-field-late", "RFC 9113 8.3")
+            .send(head(END_STREAM, 1, &late))
+            .then(Step::Streams(1))
+            .check(refused),
+    );
+    let connect = [(":method", "CONNECT"), (":authority", "h2-connect.test:80")];
+    cases.push(
+        begun(must, "h2-connect", "RFC 9113 8.5")
+            .send(head(END_STREAM, 1, &connect))
+            .then(Step::Streams(1))
+            .check(refused),
+    );
+    cases
+}
+
+fn path_has_fragment(fields: &[(&str, &str)]) -> bool {
+    fields.iter().any(|(key, value)| *key == ":path" && value.contains('#'))
+}
