@@ -195,7 +195,7 @@ impl Conversation {
                     self.at += message.length;
                     return true;
                 }
-                Ok(None) if self.more() => {}
+                Ok(None) if self.rest() => {}
                 Ok(None) => return false,
                 Err(_) => {
                     let bad = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
@@ -203,6 +203,23 @@ impl Conversation {
                     let _ = self.stream.shutdown(Shutdown::Both);
                     return false;
                 }
+            }
+        }
+    }
+
+    /// Reads on until the request may be whole, so that thousands of chunks are looked at once.
+    fn rest(&mut self) -> bool {
+        let chunked = self.bytes().to_ascii_lowercase();
+        let chunked = chunked.windows(CODED.len()).any(|it| it == CODED);
+        loop {
+            let before = self.bytes().len();
+            if !self.more() {
+                return false;
+            }
+            let bytes = self.bytes();
+            let fresh = &bytes[before.saturating_sub(3)..];
+            if !chunked || fresh.windows(4).any(|four| four == b"\r\n\r\n") {
+                return true;
             }
         }
     }
@@ -274,5 +291,7 @@ impl Conversation {
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long something is waited for that need not happen.
 pub const SHORT: Duration = Duration::from_secs(1);
+/// How a request says that it comes in chunks.
+const CODED: &[u8] = b"transfer-encoding: chunked";
 /// Times that a request may come round.
 const MOST_TURNS: usize = 40;

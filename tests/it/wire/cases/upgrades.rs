@@ -90,7 +90,7 @@ fn not_asked() -> Vec<Case> {
         must(name, "RFC 9110 7.8")
             .free_form()
             .plays([Play::Body, say(answer), Play::Shout])
-            .end()
+            .answers(1)
             .check(|seen| {
                 let side = seen.near();
                 demand(!side.has(" 101 "), || "a protocol that was not asked for".into())?;

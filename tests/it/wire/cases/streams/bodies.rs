@@ -1,7 +1,7 @@
 //! Bodies and trailers over HTTP/2, whole and not.
 
 use super::{RECORD, begun, get, head, is_refused, request, served, statuses};
-use crate::wire::case::{Case, Step, Verdict, must};
+use crate::wire::case::{Case, Play, Step, Verdict, must};
 use crate::wire::frames::{DATA, END_STREAM, RESET, frame, read};
 use crate::wire::seen::{Seen, demand, same};
 
@@ -60,14 +60,20 @@ fn not_whole() -> Vec<Case> {
         .into_iter()
         .map(|(name, more)| post(name, "RFC 9113 8.1.1", more, &body).check(is_not_whole))
         .collect();
-    let given_up = [data(0, b"hello"), frame(RESET, 0, 1, &[0, 0, 0, 8])];
-    cases.push(post("h2-body-given-up", "RFC 9113 8.1", &[], &given_up).then(Step::Left).check(
-        |seen| {
-            same("whole requests at the origin", seen.requests()?.len(), 0)?;
-            let left = seen.origin.iter().all(|side| side.end.is_some());
-            demand(!seen.near().bytes.is_empty() && left, || "the origin is not told".into())
-        },
-    ));
+    cases.push(
+        begun(must, "h2-body-given-up", "RFC 9113 8.1")
+            .send(request("h2-body-given-up", "POST", 0, 1, &[]))
+            .send(data(0, b"hello"))
+            .then(Step::Await("begun"))
+            .send(frame(RESET, 0, 1, &[0, 0, 0, 8]))
+            .plays([Play::Mark("begun"), Play::Body])
+            .then(Step::Left)
+            .check(|seen| {
+                same("whole requests at the origin", seen.requests()?.len(), 0)?;
+                let left = seen.origin.iter().all(|side| side.end.is_some());
+                demand(!seen.near().bytes.is_empty() && left, || "the origin is not told".into())
+            }),
+    );
     cases
 }
 
