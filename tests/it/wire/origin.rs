@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::case::{Case, Play};
 use super::message;
+use super::run::Entrance;
 use super::seen::{End, Side};
 
 /// A running origin.
@@ -23,7 +24,7 @@ pub struct Origin {
 /// What the origin's threads and the client share.
 pub struct Stage {
     plays: Vec<Vec<Play>>,
-    proxy: SocketAddr,
+    entrance: Entrance,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -38,7 +39,7 @@ struct State {
 }
 
 impl Origin {
-    pub fn start(case: &Case, listener: TcpListener, proxy: SocketAddr) -> Origin {
+    pub fn start(case: &Case, listener: TcpListener, entrance: Entrance) -> Origin {
         let address = listener.local_addr().unwrap();
         let plays = if case.plays.is_empty() {
             vec![vec![Play::Body, Play::Say(super::case::ok("ok").into_bytes())]]
@@ -46,7 +47,7 @@ impl Origin {
             case.plays.clone()
         };
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let stage = Arc::new(Stage { plays, proxy, state, changed });
+        let stage = Arc::new(Stage { plays, entrance, state, changed });
         let shared = stage.clone();
         let accepting = std::thread::spawn(move || accept(&listener, &shared));
         Origin { stage, address, accepting }
@@ -83,12 +84,14 @@ impl Stage {
 
     /// Waits for a mark; false when it does not come in time or the case is over.
     pub fn awaits(&self, name: &'static str) -> bool {
-        self.wait(PATIENCE, |state| state.marks.contains(name))
+        self.wait(self.entrance.patience, |state| state.marks.contains(name))
     }
 
     /// Waits until the proxy has left the last connection.
     pub fn left(&self) {
-        self.wait(SHORT, |state| state.sides.last().is_some_and(|side| side.end.is_some()));
+        self.wait(self.entrance.patience / 4, |state| {
+            state.sides.last().is_some_and(|side| side.end.is_some())
+        });
     }
 
     fn wait(&self, most: Duration, holds: impl Fn(&State) -> bool) -> bool {
@@ -167,7 +170,7 @@ impl Conversation {
                 let _ = self.stream.shutdown(Shutdown::Both);
                 false
             }
-            Play::Hang => self.stage.wait(PATIENCE, |_| false),
+            Play::Hang => self.stage.wait(self.stage.entrance.patience, |_| false),
             Play::Return => self.turn_back(number),
             Play::Shout => self.shout(),
             Play::Await(name) => self.stage.awaits(name),
@@ -231,8 +234,8 @@ impl Conversation {
             let _ = self.stream.write_all(super::case::ok("endless").as_bytes());
             return false;
         }
-        let Ok(mut onward) = TcpStream::connect(self.stage.proxy) else { return false };
-        let _ = onward.set_read_timeout(Some(PATIENCE));
+        let Ok(mut onward) = TcpStream::connect(self.stage.entrance.http1) else { return false };
+        let _ = onward.set_read_timeout(Some(self.stage.entrance.patience));
         let mut answer = Vec::new();
         let mut space = [0u8; 4096];
         if onward.write_all(&request).is_err() {
@@ -287,8 +290,6 @@ impl Conversation {
     }
 }
 
-/// How long anything may take that has to happen.
-pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long something is waited for that need not happen.
 pub const SHORT: Duration = Duration::from_secs(1);
 /// How a request says that it comes in chunks.

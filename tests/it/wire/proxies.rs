@@ -48,7 +48,7 @@ pub fn tradewind(cases: &[Case], listeners: &[TcpListener]) -> Proxy {
         let status = http(ports[1], "GET", "/v1/status", None)?.json();
         (status["rules"]["active"].as_u64()? > 0).then_some(())
     });
-    let entrance = Entrance { http1: ports[0], http2: ports[0] };
+    let entrance = Entrance { http1: ports[0], http2: ports[0], patience: LONG };
     Proxy { entrance, _directory: directory, _process: process }
 }
 
@@ -99,7 +99,7 @@ pub fn nginx(path: &PathBuf, cases: &[Case], listeners: &[TcpListener]) -> Proxy
     command.args(["-p", &at, "-e", &format!("{at}/error.log"), "-c"]).arg(&file);
     let process = Process::of(command);
     eventually(Duration::from_secs(20), "nginx answers", || http(ports[0], "GET", "/", None));
-    let entrance = Entrance { http1: ports[0], http2: ports[1] };
+    let entrance = Entrance { http1: ports[0], http2: ports[1], patience: BRIEF };
     Proxy { entrance, _directory: directory, _process: process }
 }
 
@@ -155,3 +155,8 @@ http {{
         ports[0], ports[1]
     )
 }
+
+/// Long enough for a loaded machine; no case waits for it when it passes.
+const LONG: Duration = Duration::from_secs(20);
+/// What nginx does not do at all is waited for no longer.
+const BRIEF: Duration = Duration::from_secs(5);

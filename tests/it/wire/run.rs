@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::case::{Case, Step, Verdict};
 use super::frames;
 use super::message;
-use super::origin::{Origin, PATIENCE, SHORT, Stage};
+use super::origin::{Origin, SHORT, Stage};
 use super::seen::{End, Seen, Side};
 
 /// Where a proxy listens.
@@ -17,6 +17,8 @@ use super::seen::{End, Seen, Side};
 pub struct Entrance {
     pub http1: SocketAddr,
     pub http2: SocketAddr,
+    /// How long anything may take that has to happen.
+    pub patience: Duration,
 }
 
 /// What came of one case.
@@ -49,9 +51,9 @@ pub fn all(cases: &[Case], listeners: Vec<TcpListener>, at: Entrance) -> Vec<Out
 
 fn one(case: &Case, listener: TcpListener, at: Entrance) -> Outcome {
     let begun = Instant::now();
-    let origin = Origin::start(case, listener, at.http1);
+    let origin = Origin::start(case, listener, at);
     let proxy = if case.http2 { at.http2 } else { at.http1 };
-    let mut client = Client::connect(proxy, case.bodiless);
+    let mut client = Client::connect(proxy, at.patience, case.bodiless);
     for step in &case.steps {
         client.step(step, origin.stage());
     }
@@ -64,14 +66,16 @@ fn one(case: &Case, listener: TcpListener, at: Entrance) -> Outcome {
 
 struct Client {
     proxy: SocketAddr,
+    patience: Duration,
     stream: TcpStream,
     sides: Vec<Side>,
     bodiless: bool,
 }
 
 impl Client {
-    fn connect(proxy: SocketAddr, bodiless: bool) -> Client {
-        Client { proxy, stream: connected(proxy), sides: vec![Side::default()], bodiless }
+    fn connect(proxy: SocketAddr, patience: Duration, bodiless: bool) -> Client {
+        let sides = vec![Side::default()];
+        Client { proxy, patience, stream: connected(proxy), sides, bodiless }
     }
 
     fn step(&mut self, step: &Step, stage: &Stage) {
@@ -79,16 +83,18 @@ impl Client {
             Step::Send(bytes) => self.send(bytes),
             Step::Answers(count) => {
                 let bodiless = self.bodiless;
-                self.read(PATIENCE, |side| finals(side, bodiless) >= *count);
+                self.read(self.patience, |side| finals(side, bodiless) >= *count);
             }
             Step::Until(bytes) => {
-                self.read(PATIENCE, |side| side.bytes.windows(bytes.len()).any(|it| it == *bytes));
+                self.read(self.patience, |side| {
+                    side.bytes.windows(bytes.len()).any(|it| it == *bytes)
+                });
             }
             Step::Streams(count) => {
-                self.read(PATIENCE, |side| frames::ended(&side.bytes) >= *count);
+                self.read(self.patience, |side| frames::ended(&side.bytes) >= *count);
             }
             Step::Linger => self.read(SHORT, |_| false),
-            Step::End => self.read(PATIENCE, |_| false),
+            Step::End => self.read(self.patience, |_| false),
             Step::HalfClose => drop(self.stream.shutdown(Shutdown::Write)),
             Step::Hangup => drop(self.stream.shutdown(Shutdown::Both)),
             Step::Connect => {

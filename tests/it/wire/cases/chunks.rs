@@ -57,7 +57,13 @@ fn broken() -> Vec<Case> {
                 .answers(1)
                 .check(broken_off),
             should("chunk-extensions-too-many", "RFC 9112 7.1.1")
-                .post(CHUNKED, &format!("{}0\r\n\r\n", "1;abcdefghij=klmn\r\nx\r\n".repeat(5_000)))
+                .post(
+                    CHUNKED,
+                    &format!(
+                        "{}0\r\n\r\n",
+                        format!("1;{}\r\nx\r\n", "y".repeat(100)).repeat(1_000)
+                    ),
+                )
                 .answers(1)
                 .check(broken_off),
         ])
@@ -75,8 +81,8 @@ fn allowed() -> Vec<Case> {
             .check(passed(|request| same("bytes", request.body.len(), 10))),
         one("chunks-of-nothing", "0\r\n\r\n")
             .check(passed(|request| same("bytes", request.body.len(), 0))),
-        one("chunks-of-one-byte", &format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(1_000)))
-            .check(passed(|request| same("bytes", request.body.len(), 1_000))),
+        one("chunks-of-one-byte", &format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(300)))
+            .check(passed(|request| same("bytes", request.body.len(), 300))),
         one("chunk-size-with-space-behind", "5 \r\nhello\r\n0\r\n\r\n").check(clean),
         one("chunk-ended-by-bare-lf", "5\nhello\r\n0\r\n\r\n").check(clean),
         one("chunk-data-ended-by-bare-lf", "5\r\nhello\n0\r\n\r\n").check(clean),
