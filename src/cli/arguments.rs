@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::latency::command::LatencyArguments;
 use super::bench::proxy::ProxyArguments;
 use super::output::Format;
 use super::traffic::TrafficArguments;
@@ -434,6 +435,8 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 20)]
         rounds: usize,
     },
+    /// Choosing among near, far and troubled targets, beside nginx and HAProxy where installed
+    Latency(LatencyArguments),
     /// Requests through a node, beside other proxies where they are installed
     Proxy(ProxyArguments),
     /// From a rule pushed to a running node to the first request that it serves

@@ -4,6 +4,7 @@
 //! of the machine. Nothing here is a test; tests assert behaviour.
 
 mod fleet;
+pub(crate) mod latency;
 mod origin;
 mod peers;
 pub(crate) mod proxy;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
             BenchCommand::Fleet { followers, rules, rounds } => {
                 fleet::run(followers, rules, rounds).await
             }
+            BenchCommand::Latency(arguments) => latency::command::run(arguments).await,
             BenchCommand::Push { rules, pushes } => push::run(&rules, pushes).await,
             BenchCommand::Proxy(arguments) => proxy::run(arguments).await,
         }

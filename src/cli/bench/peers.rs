@@ -48,7 +48,8 @@ impl Description {
         Description::parse(&text, &shown)
     }
 
-    fn parse(text: &str, from: &str) -> Result<Description, Failure> {
+    /// One in a text.
+    pub(super) fn parse(text: &str, from: &str) -> Result<Description, Failure> {
         toml::from_str(text).map_err(|error| Failure::configuration(format!("{from}: {error}")))
     }
 
@@ -112,7 +113,8 @@ impl Peer {
         Peer::of("tradewind", at, command, directory).map(|node| (node, control))
     }
 
-    fn of(
+    /// A program that is told to listen there, with a folder of its own.
+    pub(super) fn of(
         name: &str,
         at: SocketAddr,
         mut command: Command,
@@ -185,7 +187,7 @@ impl Drop for Peer {
 }
 
 /// A port that nobody listens at.
-fn free_port() -> Result<SocketAddr, Failure> {
+pub(super) fn free_port() -> Result<SocketAddr, Failure> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .map_err(|error| Failure::failed(format!("no port: {error}")))
