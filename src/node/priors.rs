@@ -12,29 +12,35 @@ use tokio::sync::watch;
 
 use super::driver::View;
 use super::peer_client::PeerClient;
+use crate::model::head::Position;
 use crate::model::ids::PeerAddr;
 use crate::model::latency::LatencyInfoRow;
 use crate::proxy::routes::RoutesState;
 use crate::routing::prior::{PeerWord, Prior, triangulate};
 use crate::telemetry::clock::Clock;
 
-/// Imports priors until the node ends.
+/// Imports priors until the node ends; `active` tells when rules came into force.
 pub(crate) async fn run(
     view: Arc<ArcSwap<View>>,
     routes: Arc<Mutex<RoutesState>>,
     peers: PeerClient,
     clock: Clock,
+    mut active: watch::Receiver<Option<Position>>,
     mut ended: watch::Receiver<bool>,
 ) {
     let mut wait = FIRST;
+    let mut asked: Vec<String> = Vec::new();
     loop {
+        // What comes into force from here on is looked at, too.
+        active.mark_unchanged();
         let unknown = {
             let routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
             routes.unknown_targets(clock.now())
         };
-        if unknown.is_empty() {
-            wait = RESTING;
-        } else {
+        if unknown.iter().any(|target| asked.binary_search(target).is_err()) {
+            wait = FIRST;
+        }
+        if !unknown.is_empty() {
             let told = ask(&view.load_full(), &peers).await;
             let priors = join(&unknown, &told);
             let routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,12 +48,27 @@ pub(crate) async fn run(
             if taken > 0 {
                 tracing::debug!(taken, "began with what peers know of targets");
             }
-            wait = (wait * 2).min(RESTING);
         }
+        let least = if asked.is_empty() { FIRST } else { APART };
+        asked = unknown;
+        asked.sort();
+        let pause = async {
+            tokio::time::sleep(least).await;
+            // Without the thread that puts rules in force nothing changes any more.
+            let change = async {
+                if active.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let rest = if asked.is_empty() { RESTING } else { wait };
+            // Whichever comes first.
+            let _ = tokio::time::timeout(rest.saturating_sub(least), change).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = pause => {}
             _ = ended.wait_for(|ended| *ended) => return,
         }
+        wait = (wait * 2).min(RESTING);
     }
 }
 
@@ -93,7 +114,9 @@ fn join(unknown: &[String], told: &[(Duration, Vec<LatencyInfoRow>)]) -> BTreeMa
 
 /// The first look: neighbours must be known and measured by then.
 const FIRST: Duration = Duration::from_millis(200);
-/// Between looks once nothing is unknown.
+/// Between looks while rules keep changing.
+const APART: Duration = Duration::from_secs(1);
+/// Between looks once nothing is unknown, or nobody knows it.
 const RESTING: Duration = Duration::from_secs(5);
 /// Neighbours asked at a time.
 const ASKED: usize = 4;

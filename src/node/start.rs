@@ -147,7 +147,8 @@ fn run_beside(
     };
     tokio::spawn(named.run(names::look_up, hearers, over.clone()));
     let (view, routes) = (door.view.clone(), door.routes.clone());
-    tokio::spawn(priors::run(view, routes, peers, clock, over.clone()));
+    let active = door.active.clone();
+    tokio::spawn(priors::run(view, routes, peers, clock, active, over.clone()));
     tokio::spawn(count_requests(door.requests.clone(), notes, over));
     file_read
 }

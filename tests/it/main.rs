@@ -12,6 +12,7 @@ mod fleet;
 mod harness;
 mod health;
 mod leaving;
+mod priors;
 mod proxy;
 mod starting;
 mod tidy;
