@@ -65,6 +65,12 @@ const K_SLOW: f64 = 64.0;
 const WEIGHT: f64 = 2.9;
 /// Standard errors by which the fast mean must differ to be believed.
 const Z: f64 = 1.0;
+/// How much steeper the cost of a queue is for each request that waits as a rule, beyond the first.
+/// With 0, least connections have the lower mean from 60 % of the capacity on
+/// (`sim latency::beside`).
+const STEEP: f64 = 2.0;
+/// Beyond this many it is as steep as it gets.
+const MOST_QUEUE: f64 = 8.0;
 /// Service times below this many milliseconds are noise.
 const LEAST_SVC: f64 = 0.1;
 /// Uncongested service times below this many milliseconds are noise.
@@ -112,7 +118,7 @@ impl Snapshot {
         let stall = ((self.outstanding_ms - self.net) / patience).max(1.0);
         let q = self.queue(svc);
         let err = ERROR_MS * self.err * self.err_decay;
-        let load = (1.0 + q) / (1.0 + typical.qbar);
+        let load = load(q, typical.qbar);
         let total = self.net + (svc * price).max(svc * stall) * load + err;
         Cost { total, est: self.net + svc, svc, price, stall, q, err }
     }
@@ -125,5 +131,20 @@ impl Snapshot {
     pub fn uncongested(&self, typical: &Typical) -> f64 {
         let luck = 1.0 + 2.0 * (typical.cv2 / (WEIGHT * K_SLOW)).sqrt();
         (self.slow - self.net).max(LEAST_SB) * luck
+    }
+}
+
+/// What one more request costs with `q` in the queue, beside what it costs with `qbar`.
+///
+/// Where requests seldom wait, in proportion. The more of them wait as a rule, the more steeply:
+/// one that joins a queue makes those behind it wait, and costs more than its own time.
+/// Not a power of the ratio, which would do as well but is dear for each target of each pick.
+fn load(q: f64, qbar: f64) -> f64 {
+    let ratio = (1.0 + q) / (1.0 + qbar);
+    let steep = STEEP * (qbar - 1.0).clamp(0.0, MOST_QUEUE);
+    if ratio > 1.0 {
+        ratio * (1.0 + steep * (ratio - 1.0))
+    } else {
+        ratio / (1.0 + steep * (1.0 - ratio))
     }
 }

@@ -3,5 +3,6 @@
 //! `world` has regions, targets with queues and service times, and nodes that send; `steering`
 //! holds what is promised of the latency policy there, beside baselines in the same world.
 
+mod beside;
 mod steering;
 mod world;

@@ -22,6 +22,10 @@ pub enum Policy {
     PeakEwma,
     /// The least estimate of all, by exponentially weighted mean and queue.
     LeastTime,
+    /// The one with fewer requests outstanding of two drawn: nginx's `random two least_conn`.
+    RandomTwo,
+    /// The one with the fewest requests outstanding: HAProxy's `leastconn`.
+    LeastConn,
     /// Everybody in turn.
     RoundRobin,
 }
@@ -95,8 +99,31 @@ impl World {
         service: (f64, usize),
         seed: u64,
     ) -> World {
+        let nodes = (0..rtt_ms.len() * per_region.0).map(|index| index / per_region.0).collect();
+        World::with_nodes(policy, rtt_ms, (nodes, per_region.1), per_second, service, seed)
+    }
+
+    /// One node, and two targets at each of these distances.
+    pub fn one_node(
+        policy: Policy,
+        distances_ms: &[f64],
+        per_second: f64,
+        service: (f64, usize),
+        seed: u64,
+    ) -> World {
+        let rtt_ms = vec![distances_ms.to_vec(); distances_ms.len()];
+        World::with_nodes(policy, rtt_ms, (vec![0], 2), per_second, service, seed)
+    }
+
+    fn with_nodes(
+        policy: Policy,
+        rtt_ms: Vec<Vec<f64>>,
+        (nodes, targets_per_region): (Vec<usize>, usize),
+        per_second: f64,
+        service: (f64, usize),
+        seed: u64,
+    ) -> World {
         let regions = rtt_ms.len();
-        let (nodes_per_region, targets_per_region) = per_region;
         let count = regions * targets_per_region;
         let targets = (0..count)
             .map(|index| Target {
@@ -110,9 +137,11 @@ impl World {
                 waiting: VecDeque::new(),
             })
             .collect();
-        let nodes = (0..regions * nodes_per_region)
-            .map(|index| Node {
-                region: index / nodes_per_region,
+        let nodes = nodes
+            .into_iter()
+            .enumerate()
+            .map(|(index, region)| Node {
+                region,
                 cells: (0..count).map(|_| TargetCell::new(None)).collect(),
                 selector: Selector::default(),
                 ewma: vec![(0.0, 0); count],
@@ -211,6 +240,15 @@ impl World {
                     (self.rng.random_range(0..count), self.rng.random_range(0..count));
                 let load = |at: usize| node.ewma[at].0 * f64::from(node.ewma[at].1 + 1);
                 Some(if load(one) <= load(other) { one } else { other })
+            }
+            Policy::RandomTwo => {
+                let one = self.rng.random_range(0..count);
+                let other = (one + self.rng.random_range(1..count)) % count;
+                Some(if node.ewma[one].1 <= node.ewma[other].1 { one } else { other })
+            }
+            Policy::LeastConn => {
+                node.turn += 1;
+                (0..count).map(|step| (node.turn + step) % count).min_by_key(|at| node.ewma[*at].1)
             }
             Policy::LeastTime => (0..count).min_by(|a, b| {
                 let load = |at: usize| node.ewma[at].0 * f64::from(node.ewma[at].1 + 4) / 4.0;

@@ -1,0 +1,70 @@
+//! The world of `tradewind bench latency`, in virtual time: one node, two targets at each of 2, 10,
+//! 35 and 80 ms, with two servers each; beside what nginx and HAProxy do there by default.
+
+use super::world::{Policy, World};
+
+/// Requests a second that the targets can serve, all together.
+const CAPACITY: f64 = 8.0 * 2.0 / SERVICE_MS * 1e3;
+const SERVICE_MS: f64 = 20.44;
+
+/// Mean and p99 of 25 seconds; one of the nearest targets is so many times as slow for ten of them.
+fn run(policy: Policy, load: f64, slowness: f64, seed: u64) -> (f64, f64) {
+    let rate = load * CAPACITY;
+    let mut world = World::one_node(policy, &[2.0, 10.0, 35.0, 80.0], rate, (SERVICE_MS, 2), seed);
+    world.run(5.0);
+    world.done.clear();
+    world.run(5.0);
+    world.targets[0].slowness = slowness;
+    world.run(10.0);
+    world.targets[0].slowness = 1.0;
+    world.run(10.0);
+    let mut times: Vec<f64> = world.done.iter().map(|one| one.took_ms).collect();
+    times.sort_by(f64::total_cmp);
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    (mean, times[times.len() * 99 / 100])
+}
+
+/// The greatest of ours and the least of the others, as mean and p99.
+fn beside(load: f64, slowness: f64) -> [(f64, f64); 2] {
+    let seeds = [1, 2, 3];
+    let mut ours = (0.0f64, 0.0f64);
+    let mut others = (f64::INFINITY, f64::INFINITY);
+    for seed in seeds {
+        let (mean, p99) = run(Policy::Latency, load, slowness, seed);
+        ours = (ours.0.max(mean), ours.1.max(p99));
+        for policy in [Policy::RandomTwo, Policy::LeastConn] {
+            let (mean, p99) = run(policy, load, slowness, seed);
+            others = (others.0.min(mean), others.1.min(p99));
+        }
+    }
+    println!(
+        "load {load} slowness {slowness}: ours at most {ours:.1?}, theirs at least {others:.1?}"
+    );
+    [ours, others]
+}
+
+#[test]
+fn up_to_three_fifths_of_the_capacity_mean_and_p99_are_below_least_connections() {
+    for load in [0.2, 0.4, 0.5, 0.6] {
+        let [ours, others] = beside(load, 1.0);
+        assert!(ours.0 < others.0, "seeds 1 to 3, load {load}: mean {ours:?} beside {others:?}");
+        assert!(ours.1 < others.1, "seeds 1 to 3, load {load}: p99 {ours:?} beside {others:?}");
+    }
+}
+
+#[test]
+fn at_three_quarters_and_more_the_mean_is_below_least_connections_still() {
+    for load in [0.75, 0.9] {
+        let [ours, others] = beside(load, 1.0);
+        assert!(ours.0 < others.0, "seeds 1 to 3, load {load}: mean {ours:?} beside {others:?}");
+    }
+}
+
+#[test]
+fn with_a_target_slowed_tenfold_mean_and_p99_are_below_least_connections() {
+    for load in [0.25, 0.5] {
+        let [ours, others] = beside(load, 10.0);
+        assert!(ours.0 < others.0, "seeds 1 to 3, load {load}: mean {ours:?} beside {others:?}");
+        assert!(ours.1 < 0.85 * others.1, "seeds 1 to 3, load {load}: {ours:?} beside {others:?}");
+    }
+}
