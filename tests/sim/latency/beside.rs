@@ -68,3 +68,38 @@ fn with_a_target_slowed_tenfold_mean_and_p99_are_below_least_connections() {
         assert!(ours.1 < 0.85 * others.1, "seeds 1 to 3, load {load}: {ours:?} beside {others:?}");
     }
 }
+
+/// A second node's first 50 requests, and its mean once it is settled; over so many cold starts.
+fn cold(told: bool, starts: u64) -> (f64, f64) {
+    let mean = |times: &[f64]| times.iter().sum::<f64>() / times.len() as f64;
+    let (mut first, mut settled) = (Vec::new(), Vec::new());
+    for seed in 0..starts {
+        let distances = [2.0, 10.0, 35.0, 80.0];
+        // Little enough that two nodes, of which neither sees the other's queues, do not get into
+        // each other's way: what counts here is what is known.
+        let rate = 0.2 * CAPACITY;
+        let mut world = World::one_node(Policy::Latency, &distances, rate, (SERVICE_MS, 2), seed);
+        world.run(8.0);
+        world.done.clear();
+        // From now on the traffic goes to both, half of it to each.
+        world.per_second /= 2.0;
+        let new = world.join(0, told);
+        world.run(5.0);
+        world.done.retain(|one| one.node == new);
+        world.done.sort_by_key(|one| one.sent);
+        first.extend(world.done.iter().take(50).map(|one| one.took_ms));
+        world.done.clear();
+        world.run(10.0);
+        settled.extend(world.done.iter().filter(|one| one.node == new).map(|one| one.took_ms));
+    }
+    (mean(&first), mean(&settled))
+}
+
+#[test]
+fn what_a_peer_tells_makes_a_cold_node_as_good_as_a_settled_one() {
+    let (with, settled) = cold(true, 30);
+    let (without, alone) = cold(false, 30);
+    println!("with {with:.1} of {settled:.1}, without {without:.1} of {alone:.1}");
+    assert!(with <= 1.15 * settled, "seeds 0 to 29: {with:.1} beside {settled:.1}");
+    assert!(without > 1.1 * with, "seeds 0 to 29: {without:.1} without a peer, {with:.1} with one");
+}

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tradewind::model::latency::LatencyInfoRow;
 use tradewind::model::moment::Moment;
 use tradewind::model::rule::{Balance, Outlier};
 use tradewind::routing::cell::{Attempt, Outcome, TargetCell};
 use tradewind::routing::pick::{Candidate, How, Picked, pick};
+use tradewind::routing::prior::{PeerWord, triangulate};
 use tradewind::routing::selector::Selector;
 
 /// How a node chooses.
@@ -61,6 +63,7 @@ struct Job {
 pub struct Done {
     pub node: usize,
     pub target: usize,
+    pub sent: Moment,
     pub took_ms: f64,
     pub failed: bool,
 }
@@ -79,10 +82,22 @@ pub struct World {
     rtt_ms: Vec<Vec<f64>>,
     nodes: Vec<Node>,
     policy: Policy,
-    per_second: f64,
+    pub per_second: f64,
     queue: BTreeMap<(Moment, u64), Happening>,
     sequence: u64,
     rng: ChaCha8Rng,
+}
+
+impl Node {
+    fn new(region: usize, targets: usize, turn: usize) -> Node {
+        Node {
+            region,
+            cells: (0..targets).map(|_| TargetCell::new(None)).collect(),
+            selector: Selector::default(),
+            ewma: vec![(0.0, 0); targets],
+            turn,
+        }
+    }
 }
 
 fn ms(milliseconds: f64) -> Duration {
@@ -140,13 +155,7 @@ impl World {
         let nodes = nodes
             .into_iter()
             .enumerate()
-            .map(|(index, region)| Node {
-                region,
-                cells: (0..count).map(|_| TargetCell::new(None)).collect(),
-                selector: Selector::default(),
-                ewma: vec![(0.0, 0); count],
-                turn: index,
-            })
+            .map(|(index, region)| Node::new(region, count, index))
             .collect();
         let mut world = World {
             now: Moment::START + Duration::from_secs(1),
@@ -165,6 +174,35 @@ impl World {
             world.at(first, Happening::Send(node));
         }
         world
+    }
+
+    /// Another node beside this one, which tells it what it has measured, or does not.
+    pub fn join(&mut self, beside: usize, told: bool) -> usize {
+        let number = self.nodes.len();
+        let old = &self.nodes[beside];
+        let new = Node::new(old.region, old.cells.len(), number);
+        for (cell, measured) in new.cells.iter().zip(&old.cells) {
+            let Some(readings) = measured.readings(self.now).filter(|_| told) else { continue };
+            let row = LatencyInfoRow {
+                target: String::new(),
+                latency_ms: readings.latency_ms,
+                net_ms: readings.net_ms,
+                svc_ms: readings.svc_ms,
+                err: readings.err,
+                confidence: readings.confidence(),
+                samples: readings.samples,
+                age_ms: u64::try_from(readings.age.as_millis()).unwrap(),
+                source: readings.source,
+            };
+            let words = [PeerWord { row: &row, rtt: ms(NEXT_DOOR_MS) }];
+            if let Some(prior) = triangulate(&words) {
+                assert!(cell.import(&prior, &new.selector, self.now));
+            }
+        }
+        self.nodes.push(new);
+        let first = self.pause();
+        self.at(first, Happening::Send(number));
+        number
     }
 
     pub fn run(&mut self, seconds: f64) {
@@ -291,7 +329,7 @@ impl World {
         *in_flight -= 1;
         // A peak counts at once, and is forgotten slowly.
         *mean = if took_ms > *mean { took_ms } else { *mean + 0.1 * (took_ms - *mean) };
-        self.done.push(Done { node: job.node, target, took_ms, failed });
+        self.done.push(Done { node: job.node, target, sent: job.sent, took_ms, failed });
     }
 
     fn one_way(&self, node: usize, target: usize) -> Duration {
@@ -306,3 +344,5 @@ impl World {
 
 /// Spread of the service times: a squared coefficient of variation of about 0.65.
 const SIGMA: f64 = 0.7;
+/// Between two nodes in the same house.
+const NEXT_DOOR_MS: f64 = 0.5;

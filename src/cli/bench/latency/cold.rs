@@ -67,18 +67,28 @@ async fn one(
     first: SocketAddr,
     seed: Option<SocketAddr>,
 ) -> Result<(Cold, Peer), Failure> {
-    // Each node has half of the traffic, so that the targets have as much to do as ever.
-    let rate = plan.rate / 2.0;
-    let whole = WARM_UP + JOINING + SETTLING + plan.lasting;
-    let due = schedule::arrivals(rate, whole, plan.seed);
+    // From then on each node has half of the traffic: the targets have as much to do as before.
+    let rate = plan.rate * SHARE;
+    let joined = WARM_UP + JOINING;
+    let mut due = schedule::arrivals(rate, joined, plan.seed);
+    let after = schedule::arrivals(rate / 2.0, SETTLING + plan.lasting, !plan.seed);
+    due.extend(after.into_iter().map(|due| joined + due));
     let begun = Instant::now();
+    let with_peer = seed.is_some();
     let second = async {
         tokio::time::sleep_until(begun + WARM_UP).await;
         let second = NodePlan { id: "second", policy: "latency", seed };
         let (second, control) = plan.ours.start(&directory, targets, &second)?;
         wait_until_ready(control).await?;
-        tokio::time::sleep_until(begun + WARM_UP + JOINING).await;
-        let due = schedule::arrivals(rate, SETTLING + plan.lasting, plan.seed ^ OTHER_CLIENTS);
+        tokio::time::sleep_until(begun + joined).await;
+        let due =
+            schedule::arrivals(rate / 2.0, SETTLING + plan.lasting, plan.seed ^ OTHER_CLIENTS);
+        // Else the comparison would be of nothing.
+        let known = known_targets(control).await?;
+        if (known > 0) != with_peer {
+            let what = if with_peer { "nothing of its peer" } else { "of a peer it has not" };
+            return Err(Failure::failed(format!("the second node has heard {what}")));
+        }
         let fates = clients::ask(second.at, &due, Instant::now()).await?;
         Ok::<_, Failure>((fates, second))
     };
@@ -113,6 +123,15 @@ async fn wait_until_ready(control: SocketAddr) -> Result<(), Failure> {
     Err(Failure::failed("the second node did not become ready"))
 }
 
+/// How many targets a node knows anything of.
+async fn known_targets(control: SocketAddr) -> Result<usize, Failure> {
+    let info = Http::new(&format!("http://{control}"), None).get("/v1/latency-info").await?;
+    Ok(info["targets"].as_object().map_or(0, serde_json::Map::len))
+}
+
+/// Of the requests a second of the other scenarios: little enough that two nodes, of which neither
+/// sees the other's queues, do not get into each other's way. What counts here is what is known.
+pub(super) const SHARE: f64 = 0.4;
 /// Requests that count as the first ones.
 pub(super) const FIRST: usize = 50;
 /// From the second node's start until its traffic comes: as long as a load balancer needs to see

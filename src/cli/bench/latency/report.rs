@@ -1,6 +1,6 @@
 //! What is printed: a table for each scenario, medians with the range of the runs.
 
-use super::cold::{Cold, FIRST};
+use super::cold::{Cold, FIRST, SHARE};
 use super::figures::{Beside, Range};
 use super::proxies::{Contender, OURS};
 use super::scenario::{LEFT, Run, Scenario};
@@ -97,7 +97,11 @@ pub(super) fn cold(with: &[Cold], without: &[Cold]) {
         ]
     });
     say!("{}", table(&heading, rows.to_vec()));
-    say!("FIRST: the mean of its first {FIRST} requests; RATIO: to its own settled mean");
+    say!(
+        "FIRST: the mean of its first {FIRST} requests, at {:.0} % of the usual traffic for both \
+         nodes; RATIO: to its own settled mean",
+        SHARE * 100.0
+    );
 }
 
 fn shown(range: Option<Range>) -> String {
