@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::changes::ChangesArguments;
 use super::bench::latency::command::LatencyArguments;
 use super::bench::proxy::ProxyArguments;
 use super::output::Format;
@@ -447,5 +448,16 @@ pub(crate) enum BenchCommand {
         /// How often a rule is pushed
         #[arg(long, default_value_t = 200)]
         pushes: usize,
+    },
+    /// Rule changes under load: what requests and WebSockets of other rules notice of them
+    Changes(ChangesArguments),
+    /// The origin of measurements as a process of its own
+    #[command(hide = true)]
+    Origin {
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Bytes of an answer
+        #[arg(long, default_value_t = 1024)]
+        size: usize,
     },
 }

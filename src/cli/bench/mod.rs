@@ -3,13 +3,25 @@
 //! Every figure is taken beside another in the same run, interleaved, and printed with the load
 //! of the machine. Nothing here is a test; tests assert behaviour.
 
+mod certificate;
+pub(crate) mod changes;
 mod fleet;
+mod frames;
+mod held;
+mod idle;
 pub(crate) mod latency;
+mod operator;
 mod origin;
+mod own;
 mod peers;
+mod process;
 pub(crate) mod proxy;
 mod push;
+mod rounds;
+mod statistics;
+mod tls;
 mod traffic;
+mod websockets;
 
 use std::path::PathBuf;
 
@@ -18,10 +30,14 @@ use super::failure::Failure;
 use super::output::say;
 use super::roles::control_runtime;
 use crate::telemetry::logs;
+use statistics::{median, quantile};
 
 /// `tradewind bench …`.
 pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
     logs::begin("error");
+    if let BenchCommand::Origin { listen, size } = command {
+        return origin::alone(listen, size);
+    }
     say!("machine    {} cores, load {}", cores(), load());
     control_runtime()?.block_on(async move {
         match command {
@@ -31,6 +47,8 @@ pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
             BenchCommand::Latency(arguments) => latency::command::run(arguments).await,
             BenchCommand::Push { rules, pushes } => push::run(&rules, pushes).await,
             BenchCommand::Proxy(arguments) => proxy::run(arguments).await,
+            BenchCommand::Changes(arguments) => changes::run(&arguments).await,
+            BenchCommand::Origin { .. } => Ok(()),
         }
     })
 }
@@ -50,16 +68,4 @@ fn cores() -> usize {
 fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("?").to_string()
-}
-
-/// The value at a share of sorted values.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(index).copied().unwrap_or(0.0)
-}
-
-/// The middle value.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    quantile(values, 0.5)
 }

@@ -1,16 +1,20 @@
 //! Proxies to be measured beside this one: descriptions, and the processes made of them.
 //!
 //! A description is a TOML file: a name, a command, files and variables, in which `{listen}`,
-//! `{origin}`, their `_host` and `_port`, and `{dir}` stand for what the run decides. Those of the
+//! `{tls_listen}` and `{origin}`, their `_host` and `_port`, `{certificate}` and `{key}` in PEM,
+//! `{both}` of them in one file, and `{dir}` stand for what the run decides. Those of the
 //! well-known proxies are part of the program.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde::Deserialize;
 
+use super::certificate::Identity;
+use super::process::Process;
 use crate::cli::failure::Failure;
 
 /// How a proxy is started.
@@ -29,9 +33,9 @@ pub(super) struct Description {
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) at: SocketAddr,
-    process: Child,
-    /// What it says.
-    said: PathBuf,
+    /// Where it speaks TLS, if it does.
+    pub(super) tls: Option<SocketAddr>,
+    process: Process,
 }
 
 impl Description {
@@ -48,7 +52,7 @@ impl Description {
         Description::parse(&text, &shown)
     }
 
-    /// One in a text.
+    /// One in a text, `from` there.
     pub(super) fn parse(text: &str, from: &str) -> Result<Description, Failure> {
         toml::from_str(text).map_err(|error| Failure::configuration(format!("{from}: {error}")))
     }
@@ -63,20 +67,32 @@ impl Description {
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
     }
 
-    /// Starts it in front of an origin, with a folder of its own below `directory`.
+    /// Whether it says where TLS is spoken.
+    pub(super) fn speaks_tls(&self) -> bool {
+        let mut texts = self.command.iter().chain(self.env.values()).chain(self.files.values());
+        texts.any(|text| text.contains("{tls_listen"))
+    }
+
+    /// Starts it in front of an origin, with a folder of its own below `directory`, and with the
+    /// certificate of that directory.
     pub(super) fn start(&self, directory: &Path, origin: SocketAddr) -> Result<Peer, Failure> {
         let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", self.name));
         let own = directory.join(&self.name);
         std::fs::create_dir_all(&own).map_err(fail)?;
-        let at = free_port()?;
+        let identity = Identity::within(directory)?;
+        let (at, tls) = (free_port()?, free_port()?);
         let fill = |text: &str| {
+            let mut text = text.to_string();
+            for (name, at) in [("listen", at), ("tls_listen", tls), ("origin", origin)] {
+                text = text
+                    .replace(&format!("{{{name}}}"), &at.to_string())
+                    .replace(&format!("{{{name}_host}}"), &at.ip().to_string())
+                    .replace(&format!("{{{name}_port}}"), &at.port().to_string());
+            }
             text.replace("{dir}", &own.display().to_string())
-                .replace("{listen}", &at.to_string())
-                .replace("{listen_host}", &at.ip().to_string())
-                .replace("{listen_port}", &at.port().to_string())
-                .replace("{origin}", &origin.to_string())
-                .replace("{origin_host}", &origin.ip().to_string())
-                .replace("{origin_port}", &origin.port().to_string())
+                .replace("{certificate}", &identity.certificate.display().to_string())
+                .replace("{key}", &identity.key.display().to_string())
+                .replace("{both}", &identity.both.display().to_string())
         };
         for (name, text) in &self.files {
             std::fs::write(own.join(name), fill(text)).map_err(fail)?;
@@ -87,102 +103,76 @@ impl Description {
         let mut command = Command::new(program);
         command.args(self.command.iter().skip(1).map(|argument| fill(argument)));
         command.envs(self.env.iter().map(|(name, value)| (name, fill(value))));
-        Peer::of(&self.name, at, command, &own)
+        let tls = self.speaks_tls().then_some(tls);
+        let process = Process::start(&self.name, command, &own)?;
+        Ok(Peer { name: self.name.clone(), at, tls, process })
     }
 }
 
 impl Peer {
     /// This program in front of an origin.
     pub(super) fn ours(directory: &Path, origin: SocketAddr) -> Result<Peer, Failure> {
+        let identity = Identity::within(directory)?;
         let text = format!("id: bench\ndata:\n  targets: [{{ url: \"http://{origin}\" }}]\n");
-        Peer::node(directory, &text).map(|(node, _)| node)
+        let own = directory.join("tradewind");
+        let tls = free_port()?;
+        let (mut node, _) = Peer::node_with(&own, &text, |command| {
+            command.args(["--access-log", "off", "--listen-tls", &tls.to_string()]);
+            command.arg("--certificate").arg(&identity.both);
+        })?;
+        node.tls = Some(tls);
+        Ok(node)
     }
 
     /// This program as a node with these rules and its defaults, but for one thread and no access
     /// log; and where its operators reach it.
     pub(super) fn node(directory: &Path, rules: &str) -> Result<(Peer, SocketAddr), Failure> {
+        Peer::node_with(directory, rules, |command| {
+            command.args(["--access-log", "off"]);
+        })
+    }
+
+    /// The same with settings that the caller adds.
+    pub(super) fn node_with(
+        directory: &Path,
+        rules: &str,
+        settings: impl FnOnce(&mut Command),
+    ) -> Result<(Peer, SocketAddr), Failure> {
         let fail = |error: std::io::Error| Failure::failed(format!("the node: {error}"));
+        std::fs::create_dir_all(directory).map_err(fail)?;
         let file = directory.join("rules.yaml");
         std::fs::write(&file, rules).map_err(fail)?;
         let (at, control) = (free_port()?, free_port()?);
         let mut command = Command::new(std::env::current_exe().map_err(fail)?);
-        command.args(["node", "--id", "bench", "--traffic-threads", "1", "--access-log", "off"]);
+        command.args(["node", "--id", "bench", "--traffic-threads", "1"]);
         command.args(["--listen", &at.to_string(), "--peer-listen", &control.to_string()]);
         command.arg("--data").arg(directory.join("node"));
         command.arg("--rules").arg(&file);
-        Peer::of("tradewind", at, command, directory).map(|node| (node, control))
+        settings(&mut command);
+        Ok((Peer::of("tradewind", at, command, directory)?, control))
     }
 
     /// A program that is told to listen there, with a folder of its own.
     pub(super) fn of(
         name: &str,
         at: SocketAddr,
-        mut command: Command,
+        command: Command,
         directory: &Path,
     ) -> Result<Peer, Failure> {
-        let fail = |error: std::io::Error| Failure::failed(format!("{name} cannot start: {error}"));
-        let said = directory.join("said");
-        let errors = std::fs::File::create(&said).map_err(fail)?;
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-        let process = quiet.spawn().map_err(fail)?;
-        Ok(Peer { name: name.to_string(), at, process, said })
+        let process = Process::start(name, command, directory)?;
+        Ok(Peer { name: name.to_string(), at, tls: None, process })
     }
 
-    /// Why it does not answer, as far as it says.
-    pub(super) fn is_not_up(&self) -> Failure {
-        let said = std::fs::read_to_string(&self.said).unwrap_or_default();
-        let failure = Failure::failed(format!("{} did not come up", self.name));
-        match said.trim().lines().last() {
-            Some(last) => failure.evidence(last),
-            None => failure,
-        }
-    }
-
-    /// User and system time of its processes, in seconds (proc(5), fields 14 and 15 of stat).
-    pub(super) fn cpu_seconds(&self) -> f64 {
-        self.each(|pid| {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let after = text.rsplit_once(')').map_or("", |(_, after)| after);
-            let ticks = after.split_whitespace().skip(11).take(2);
-            ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
-        })
-    }
-
-    /// What its processes hold of memory, in KiB.
-    pub(super) fn resident_kib(&self) -> f64 {
-        self.each(|pid| {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
-        })
-    }
-
-    /// The sum over its process and all below.
-    fn each(&self, figure: impl Fn(u32) -> f64) -> f64 {
-        let mut left = vec![self.process.id()];
-        let mut sum = 0.0;
-        while let Some(pid) = left.pop() {
-            sum += figure(pid);
-            let children = format!("/proc/{pid}/task/{pid}/children");
-            let text = std::fs::read_to_string(children).unwrap_or_default();
-            left.extend(text.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-        }
-        sum
+    pub(super) fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Asked first, so that a master ends its workers.
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        for _ in 0..100 {
-            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+impl Deref for Peer {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
@@ -193,15 +183,15 @@ pub(super) fn free_port() -> Result<SocketAddr, Failure> {
         .map_err(|error| Failure::failed(format!("no port: {error}")))
 }
 
-const KNOWN: [&str; 5] = [
+const KNOWN: [&str; 7] = [
     include_str!("peers/nginx.toml"),
     include_str!("peers/haproxy.toml"),
     include_str!("peers/envoy.toml"),
     include_str!("peers/caddy.toml"),
     include_str!("peers/traefik.toml"),
+    include_str!("peers/sozu.toml"),
+    include_str!("peers/pingora.toml"),
 ];
-/// Clock ticks a second on Linux, as user space sees them.
-const TICKS: f64 = 100.0;
 
 #[cfg(test)]
 mod tests {
@@ -209,9 +199,10 @@ mod tests {
 
     #[test]
     fn every_description_of_our_own_can_be_read() {
-        let names: Vec<String> =
-            Description::known().unwrap().into_iter().map(|known| known.name).collect();
-        assert_eq!(names, ["nginx", "haproxy", "envoy", "caddy", "traefik"]);
+        let known = Description::known().unwrap();
+        let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
+        assert_eq!(names, ["nginx", "haproxy", "envoy", "caddy", "traefik", "sozu", "pingora"]);
+        assert!(known.iter().all(Description::speaks_tls));
     }
 
     #[test]
@@ -219,5 +210,21 @@ mod tests {
         let failed = Description::parse("name = 'x'\ncomand = []\n", "here").unwrap_err();
         assert!(failed.to_string().contains("here"), "{failed}");
         assert!(failed.to_string().contains("comand"), "{failed}");
+    }
+
+    #[test]
+    fn what_a_run_decides_is_filled_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "name = 'x'\ncommand = ['sh', '-c', 'cat {dir}/f >&2']\n[files]\n\
+                    f = '{origin_host}:{origin_port} {certificate}'\n";
+        let description = Description::parse(text, "here").unwrap();
+        assert!(!description.speaks_tls());
+        let origin = "127.0.0.9:99".parse().unwrap();
+        let peer = description.start(directory.path(), origin).unwrap();
+        assert_eq!(peer.tls, None);
+        let written = std::fs::read_to_string(directory.path().join("x/f")).unwrap();
+        let (at, certificate) = written.split_once(' ').unwrap();
+        assert_eq!(at, "127.0.0.9:99");
+        assert!(Path::new(certificate).exists(), "{certificate}");
     }
 }

@@ -1,16 +1,20 @@
 //! Requests through a node, beside other proxies where they are installed.
 //!
 //! Each proxy is a process of its own with one worker; its CPU time is the system's own account.
-//! Rounds are interleaved, medians are printed, and ratios are to nginx in the same run.
+//! Rounds are interleaved, and ratios are to nginx in the same run; where a node is measured beside
+//! itself, to its first variant.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::certificate::Identity;
 use super::peers::{Description, Peer};
-use super::traffic::{self, Outcome, Shape};
-use super::{load, median, origin, quantile, tempdir};
+use super::rounds::{self, Contender, Course};
+use super::tls::Tls;
+use super::traffic::{self, Shape};
+use super::{idle, load, origin, own, tempdir};
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
 
@@ -34,6 +38,12 @@ pub(crate) struct ProxyArguments {
     /// Connections that stay idle, for the work idle
     #[arg(long, default_value_t = 5_000)]
     idle: usize,
+    /// Numbers of rules, for the work rules; ratios are to the first
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 10_000, 100_000])]
+    rules: Vec<usize>,
+    /// Requests a second for the work rate; default: half of what ours reached in keepalive
+    #[arg(long)]
+    rate: Option<f64>,
     /// Only these proxies beside our own (repeatable); default: all that are installed
     #[arg(long, value_delimiter = ',')]
     peer: Vec<String>,
@@ -47,7 +57,7 @@ pub(crate) struct ProxyArguments {
 enum Work {
     /// Requests over kept connections, as fast as they are answered
     Keepalive,
-    /// The same at half the rate that ours reached, each counted from when it was due
+    /// The same at a fixed rate, each counted from when it was due
     Rate,
     /// Answers of 100 KiB
     Large,
@@ -55,18 +65,16 @@ enum Work {
     Upload,
     /// A connection for each request
     Connect,
+    /// Requests over kept TLS connections (1.3, AES-128-GCM, P-256)
+    Tls,
+    /// A connection with a full TLS handshake for each request
+    Handshake,
     /// Memory per connection that has nothing to do
     Idle,
-}
-
-/// One round of one proxy.
-struct Round {
-    cpu_us: f64,
-    per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
-    errors: usize,
+    /// Our node alone: keepalive with few rules and with many, told apart by host and by path
+    Rules,
+    /// Our node alone: keepalive with the access log off and on
+    Log,
 }
 
 /// Runs and prints the comparison.
@@ -78,35 +86,32 @@ pub(super) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
 }
 
 async fn measure_all(arguments: &ProxyArguments, directory: &Path) -> Result<(), Failure> {
-    let work = match arguments.work.as_slice() {
+    let works = match arguments.work.as_slice() {
         [] => &[Work::Keepalive, Work::Rate][..],
         given => given,
     };
-    let chosen = chosen(arguments)?;
-    let mut rate = None;
-    for work in work {
+    let alone = works.iter().all(|work| matches!(work, Work::Rules | Work::Log));
+    let chosen = if alone { Vec::new() } else { chosen(arguments)? };
+    let mut rate = arguments.rate;
+    for work in works {
         let size = if *work == Work::Large { LARGE } else { arguments.size };
         let origin = origin::start(size).await?;
         let own = directory.join(format!("{work:?}"));
         std::fs::create_dir_all(&own).map_err(|error| Failure::failed(error.to_string()))?;
-        let mut peers = vec![Peer::ours(&own, origin)?];
-        for description in &chosen {
-            peers.push(description.start(&own, origin)?);
-        }
-        for peer in &peers {
-            if !traffic::wait_until_up(peer.at, size).await {
-                return Err(peer.is_not_up());
-            }
-        }
         match work {
-            Work::Idle => idle(&peers, arguments.idle, size).await?,
+            Work::Rules | Work::Log => beside_itself(*work, &own, origin, arguments).await?,
+            Work::Idle => {
+                let peers = start(&own, origin, &chosen, size).await?;
+                idle::run(&peers, arguments.idle, size).await?;
+            }
             _ => {
-                let capacity = busy(*work, &peers, arguments, size, rate).await?;
-                rate = rate.or((*work == Work::Keepalive).then_some(capacity / 2.0));
+                let peers = start(&own, origin, &chosen, size).await?;
+                let reached = beside_others(*work, &own, &peers, arguments, rate).await?;
+                rate = rate.or((*work == Work::Keepalive).then_some(reached / 2.0));
             }
         }
     }
-    say!("load {} at the end", load());
+    say!("\nload {} at the end", load());
     Ok(())
 }
 
@@ -133,132 +138,119 @@ fn chosen(arguments: &ProxyArguments) -> Result<Vec<Description>, Failure> {
     Ok(all)
 }
 
-/// Rounds of requests; returns how many a second ours answered.
-async fn busy(
-    work: Work,
-    peers: &[Peer],
-    arguments: &ProxyArguments,
+/// Ours first, then the others; each answers.
+async fn start(
+    directory: &Path,
+    origin: SocketAddr,
+    chosen: &[Description],
     size: usize,
-    rate: Option<f64>,
-) -> Result<f64, Failure> {
-    let upload = if work == Work::Upload { UPLOAD } else { 0 };
-    let fresh = work == Work::Connect;
-    let (connections, expected) = (arguments.connections, size);
-    let shape = Shape { connections, upload, fresh, expected };
-    let requests = match work {
-        Work::Upload => (arguments.requests / 100).max(1),
-        Work::Large | Work::Connect => (arguments.requests / 4).max(1),
-        _ => arguments.requests,
-    };
-    let mut rounds: Vec<Vec<Round>> = peers.iter().map(|_| Vec::new()).collect();
-    let mut rate = rate;
-    if work == Work::Rate && rate.is_none() {
-        let outcome = traffic::flat_out(peers[0].at, shape, requests).await?;
-        rate = Some(outcome.per_second() / 2.0);
+) -> Result<Vec<Peer>, Failure> {
+    let mut peers = vec![Peer::ours(directory, origin)?];
+    for description in chosen {
+        peers.push(description.start(directory, origin)?);
     }
-    for number in 0..=arguments.rounds {
-        for (peer, rounds) in peers.iter().zip(&mut rounds) {
-            // The first one warms up.
-            let requests = if number == 0 { requests / 10 + 1 } else { requests };
-            let before = peer.cpu_seconds();
-            let outcome = match rate.filter(|_| work == Work::Rate) {
-                Some(rate) => traffic::at_rate(peer.at, shape, rate, requests).await?,
-                None => traffic::flat_out(peer.at, shape, requests).await?,
-            };
-            let cpu = peer.cpu_seconds() - before;
-            if number > 0 {
-                rounds.push(Round::of(&outcome, cpu));
-            }
+    for peer in &peers {
+        if !traffic::wait_until_up(peer.at, size).await {
+            return Err(peer.is_not_up());
         }
     }
-    let word = work.to_possible_value().map(|value| value.get_name().to_string());
-    let word = word.unwrap_or_default();
-    let at = match rate.filter(|_| work == Work::Rate) {
-        Some(rate) => format!("{rate:.0} requests/s"),
-        None => format!("{} connections", arguments.connections),
-    };
-    say!(
-        "\n{word}: {at}, {requests} requests a round, answers of {size} bytes, {} rounds, medians",
-        arguments.rounds
-    );
-    let unit = if upload > 0 { "CPU/GB    " } else { "CPU/request" };
-    say!("            {unit}  to nginx   requests/s        p50        p99      p99.9   errors");
-    print(peers, &rounds, upload);
-    let ours = |value: fn(&Round) -> f64| middle(&rounds[0], value);
-    Ok(ours(|round| round.per_second))
+    Ok(peers)
 }
 
-fn print(peers: &[Peer], rounds: &[Vec<Round>], upload: usize) {
-    let nginx = peers.iter().position(|peer| peer.name == "nginx");
-    let base = nginx.map(|at| middle(&rounds[at], |round| round.cpu_us));
-    for (peer, rounds) in peers.iter().zip(rounds) {
-        let of = |value: fn(&Round) -> f64| middle(rounds, value);
-        let cpu = of(|round| round.cpu_us);
-        let shown = if upload > 0 {
-            format!("{:8.3} s", cpu / 1e6 / (upload as f64 / 1e9))
-        } else {
-            format!("{cpu:7.1} us")
-        };
-        let ratio = base.map_or("-".to_string(), |base| format!("{:.2}", cpu / base));
-        let errors: usize = rounds.iter().map(|round| round.errors).sum();
-        say!(
-            "{:11} {shown} {ratio:>10} {:12.0} {:7.2} ms {:7.2} ms {:7.2} ms {errors:8}",
-            peer.name,
-            of(|round| round.per_second),
-            of(|round| round.p50_ms),
-            of(|round| round.p99_ms),
-            of(|round| round.p999_ms),
-        );
-    }
-}
-
-/// Memory of connections that had an answer each and then nothing to do.
-async fn idle(peers: &[Peer], connections: usize, size: usize) -> Result<(), Failure> {
-    say!("\nidle: {connections} connections after a request each");
-    say!("            KiB/connection at once   after {} s", SETTLED.as_secs());
+/// Rounds of requests; returns how many a second ours answered.
+async fn beside_others(
+    work: Work,
+    directory: &Path,
+    peers: &[Peer],
+    arguments: &ProxyArguments,
+    rate: Option<f64>,
+) -> Result<f64, Failure> {
+    let size = if work == Work::Large { LARGE } else { arguments.size };
+    let upload = if work == Work::Upload { UPLOAD } else { 0 };
+    let fresh = matches!(work, Work::Connect | Work::Handshake);
+    let tls = matches!(work, Work::Tls | Work::Handshake);
+    let tls = if tls { Some(Tls::new(&Identity::within(directory)?)?) } else { None };
+    let shape = Shape { upload, fresh, tls, ..Shape::new(arguments.connections, size) };
+    let mut contenders = Vec::new();
     for peer in peers {
-        let before = {
-            let few = traffic::idle(peer.at, connections / 20 + 1, size).await?;
-            drop(few);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            peer.resident_kib()
+        let at = if shape.tls.is_some() { peer.tls } else { Some(peer.at) };
+        let Some(at) = at else {
+            say!("{:11}does not say where it speaks TLS: SKIPPED", peer.name);
+            continue;
         };
-        let held = traffic::idle(peer.at, connections, size).await?;
-        let each = || (peer.resident_kib() - before) / connections as f64;
-        let at_once = each();
-        tokio::time::sleep(SETTLED).await;
-        say!("{:11} {at_once:22.2} {:12.2}", peer.name, each());
-        drop(held);
+        if !traffic::wait_until_answered(at, &shape).await {
+            return Err(peer.is_not_up());
+        }
+        contenders.push(Contender { name: peer.name.clone(), peer, at, shape: shape.clone() });
     }
+    let requests = match work {
+        Work::Upload => arguments.requests / 100,
+        Work::Large | Work::Connect | Work::Handshake => arguments.requests / 4,
+        _ => arguments.requests,
+    };
+    let mut course = Course { requests: requests.max(1), rounds: arguments.rounds, rate: None };
+    if work == Work::Rate {
+        let reached = match rate {
+            Some(rate) => rate * 2.0,
+            None => traffic::flat_out(peers[0].at, &shape, course.requests).await?.per_second(),
+        };
+        course.rate = Some(reached / 2.0);
+    }
+    let before = load();
+    let rounds = rounds::run(&contenders, course).await?;
+    headline(work, arguments, course, size, &before);
+    rounds::print(&contenders, &rounds, "nginx", upload);
+    Ok(rounds::per_second(&rounds[0]))
+}
+
+/// Rounds of requests to variants of our node.
+async fn beside_itself(
+    work: Work,
+    directory: &Path,
+    origin: SocketAddr,
+    arguments: &ProxyArguments,
+) -> Result<(), Failure> {
+    let shape = Shape::new(arguments.connections, arguments.size);
+    let variants = match work {
+        Work::Rules => own::rules(directory, origin, &arguments.rules, &shape).await?,
+        _ => own::logs(directory, origin, &shape).await?,
+    };
+    let contenders: Vec<Contender<'_>> = variants
+        .iter()
+        .map(|variant| Contender {
+            name: variant.name.clone(),
+            peer: &variant.node,
+            at: variant.node.at,
+            shape: variant.shape.clone(),
+        })
+        .collect();
+    let course = Course { requests: arguments.requests, rounds: arguments.rounds, rate: None };
+    let before = load();
+    let rounds = rounds::run(&contenders, course).await?;
+    headline(work, arguments, course, arguments.size, &before);
+    let base = contenders.first().map_or("", |first| first.name.as_str());
+    rounds::print(&contenders, &rounds, base, 0);
     Ok(())
 }
 
-impl Outcome {
-    fn per_second(&self) -> f64 {
-        self.times.len() as f64 / self.took.as_secs_f64()
-    }
-}
-
-impl Round {
-    fn of(outcome: &Outcome, cpu: f64) -> Round {
-        Round {
-            cpu_us: cpu * 1e6 / outcome.times.len().max(1) as f64,
-            per_second: outcome.per_second(),
-            p50_ms: quantile(&outcome.times, 0.5),
-            p99_ms: quantile(&outcome.times, 0.99),
-            p999_ms: quantile(&outcome.times, 0.999),
-            errors: outcome.errors,
-        }
-    }
-}
-
-fn middle(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
-    median(&mut rounds.iter().map(value).collect::<Vec<f64>>())
+fn headline(work: Work, arguments: &ProxyArguments, course: Course, size: usize, before: &str) {
+    let word = work.to_possible_value().map(|value| value.get_name().to_string());
+    let word = word.unwrap_or_default();
+    let at = match course.rate {
+        Some(rate) => format!("{rate:.0} requests/s, "),
+        None => String::new(),
+    };
+    say!(
+        "\n{word}: {at}{} connections, {} requests a round, answers of {size} bytes, {} rounds, \
+         load {before} before and {} after",
+        arguments.connections,
+        course.requests,
+        course.rounds,
+        load()
+    );
 }
 
 /// Bytes of an answer that is large.
 const LARGE: usize = 100 << 10;
 /// Bytes of an upload.
 const UPLOAD: usize = 1 << 20;
-/// What programs need to notice that nothing happens, and to give memory back.
-const SETTLED: Duration = Duration::from_secs(25);

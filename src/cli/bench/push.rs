@@ -4,15 +4,9 @@
 //! and no disk is in between; a client asks over a kept connection until the new answer comes.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::time::Instant;
 
-use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
-
+use super::operator::Conversation;
 use super::peers::Peer;
 use super::{load, quantile, traffic};
 use crate::cli::failure::Failure;
@@ -57,62 +51,22 @@ async fn measure(
     if !traffic::wait_until_up(node.at, "up".len()).await {
         return Err(node.is_not_up());
     }
-    let mut operator = connected(control).await?;
-    let mut client = connected(node.at).await?;
+    let mut operator = Conversation::begin(control).await?;
+    let mut client = Conversation::begin(node.at).await?;
     let (mut served, mut answered) = (Vec::new(), Vec::new());
     for number in 0..pushes {
         let answer = number.to_string();
         let rule = format!(
-            "{{\"data\":{{\"match\":{{\"hosts\":[\"push.example\"]}},\
-             \"respond\":{{\"body\":\"{answer}\"}}}}}}"
+            "{{\"pushed\":{{\"data\":{{\"match\":{{\"hosts\":[\"push.example\"]}},\
+             \"respond\":{{\"body\":\"{answer}\"}}}}}}}}"
         );
         let begun = Instant::now();
-        let path = "/v1/configuration/pushed?scope=node&ttl=1h";
-        let (status, body) = ask(&mut operator, Method::POST, path, control, rule).await?;
-        if !(200..300).contains(&status) {
-            let said = String::from_utf8_lossy(&body).into_owned();
-            return Err(Failure::failed(format!("the push was a {status}")).evidence(said));
-        }
+        operator.push(rule, "1h").await?;
         answered.push(begun.elapsed().as_secs_f64() * 1e3);
-        loop {
-            let host = "push.example";
-            let (_, body) = ask(&mut client, Method::GET, "/", host, String::new()).await?;
-            if body == answer.as_bytes() {
-                break;
-            }
-        }
+        while client.get("push.example", "/").await?.body != answer.as_bytes() {}
         served.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     served.sort_by(f64::total_cmp);
     answered.sort_by(f64::total_cmp);
     Ok((served, answered))
-}
-
-type Sender = SendRequest<Full<Bytes>>;
-
-async fn connected(at: SocketAddr) -> Result<Sender, Failure> {
-    let connected = traffic::connect(at).await;
-    connected.ok_or_else(|| Failure::failed(format!("nobody answers at {at}")))
-}
-
-async fn ask(
-    sender: &mut Sender,
-    method: Method,
-    path: &str,
-    host: impl ToString,
-    body: String,
-) -> Result<(u16, Bytes), Failure> {
-    let lost = |error: String| Failure::failed(format!("{path}: {error}"));
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, host.to_string())
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| lost(error.to_string()))?;
-    sender.ready().await.map_err(|error| lost(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|error| lost(error.to_string()))?;
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.map_err(|error| lost(error.to_string()))?;
-    Ok((status, body.to_bytes()))
 }
