@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::bench::changes::ChangesArguments;
 use super::bench::latency::command::LatencyArguments;
 use super::bench::proxy::ProxyArguments;
+use super::bench::soak::SoakArguments;
 use super::output::Format;
 use super::traffic::TrafficArguments;
 
@@ -451,6 +452,8 @@ pub(crate) enum BenchCommand {
     },
     /// Rule changes under load: what requests and WebSockets of other rules notice of them
     Changes(ChangesArguments),
+    /// Everything at once for half an hour, to see whether anything grows; exit code 1 when it does
+    Soak(SoakArguments),
     /// The origin of measurements as a process of its own
     #[command(hide = true)]
     Origin {

@@ -17,6 +17,7 @@ use clap::Args;
 use super::held::Held;
 use super::operator::Conversation;
 use super::peers::{Peer, free_port};
+use super::statistics::Spread;
 use super::traffic::{self, Outcome, Shape};
 use super::{load, origin, quantile, tempdir};
 use crate::cli::failure::Failure;
@@ -36,6 +37,9 @@ pub(crate) struct ChangesArguments {
     /// Seconds of each phase
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// How often all phases are gone through
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
     /// Requests a second under a rule that does not change
     #[arg(long, default_value_t = 2_000.0)]
     rate: f64,
@@ -50,9 +54,8 @@ pub(crate) struct ChangesArguments {
     talking: usize,
 }
 
-/// A phase, and what came of it.
+/// What a phase came to.
 struct Phase {
-    name: &'static str,
     outcome: Outcome,
     echoes: Vec<f64>,
     resident_mib: f64,
@@ -106,23 +109,30 @@ async fn measure(arguments: &ChangesArguments, directory: &Path) -> Result<(), F
     let before = load();
     let site = Site { arguments, node: &node, held: &held, shape: &shape, steady };
     // Thrown away: connections are made, and buffers grow to what is needed.
-    site.phase("", None, Duration::from_secs(2)).await?;
+    site.phase(None, Duration::from_secs(2)).await?;
     let length = Duration::from_secs(arguments.seconds);
-    let mut phases = vec![site.phase("quiet", None, length).await?.0];
-    let (phase, changed) = site.phase("changes", Some(control), length).await?;
-    phases.push(phase);
-    let (phase, apart) = site.phase("changes elsewhere", Some(elsewhere), length).await?;
-    phases.push(phase);
-    phases.push(site.phase("quiet again", None, length).await?.0);
-    let stale = changed.stale(node.at).await? + apart.stale(other.at).await?;
+    let (mut quiet, mut changes, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+    let mut changed = Vec::new();
+    let mut stale = 0;
+    for _ in 0..arguments.rounds.max(1) {
+        quiet.push(site.phase(None, length).await?.0);
+        for (at, of, phases) in [(control, &node, &mut changes), (elsewhere, &other, &mut apart)] {
+            let (phase, made) = site.phase(Some(at), length).await?;
+            stale += made.stale(of.at).await?;
+            phases.push(phase);
+            changed.push(made);
+        }
+        quiet.push(site.phase(None, length).await?.0);
+    }
     let last = held.echo_all().await;
-    print(arguments, &phases, &[&changed, &apart]);
+    print(arguments, [&quiet, &changes, &apart], &changed);
     say!("load {before} before and {} after", load());
     let missing = arguments.websockets - last;
     say!("{last} WebSockets echoed at the end, {} had closed", held.closed());
     say!("{stale} changed rules are not at their last change");
     held.end().await;
-    let failed: usize = phases.iter().map(|phase| phase.outcome.errors).sum();
+    let phases = quiet.iter().chain(&changes).chain(&apart);
+    let failed: usize = phases.map(|phase| phase.outcome.errors).sum();
     let unechoed = arguments.websockets - first;
     if failed + missing + unechoed + stale > 0 {
         let what = format!(
@@ -147,7 +157,6 @@ impl Site<'_> {
     /// Requests for so long, with changes at this peer port meanwhile.
     async fn phase(
         &self,
-        name: &'static str,
         change_at: Option<SocketAddr>,
         length: Duration,
     ) -> Result<(Phase, Changed), Failure> {
@@ -163,7 +172,6 @@ impl Site<'_> {
         };
         let (outcome, changed) = tokio::join!(asking, changing);
         let phase = Phase {
-            name,
             outcome: outcome?,
             echoes: self.held.times(),
             resident_mib: self.node.resident_kib() / 1024.0,
@@ -298,7 +306,7 @@ fn split(websockets: usize, connections: usize) -> (usize, usize) {
     (single, websockets - single)
 }
 
-fn print(arguments: &ChangesArguments, phases: &[Phase], changes: &[&Changed]) {
+fn print(arguments: &ChangesArguments, series: [&Vec<Phase>; 3], changed: &[Changed]) {
     say!(
         "{:.0} requests/s over {} connections, {} s a phase; {} rules change",
         arguments.rate,
@@ -307,7 +315,7 @@ fn print(arguments: &ChangesArguments, phases: &[Phase], changes: &[&Changed]) {
         arguments.rules
     );
     say!(
-        "{:18} {:>8} {:>8} {:>9} {:>7} {:>13} {:>9} {:>12}",
+        "{:18} {:>25} {:>25} {:>25} {:>7} {:>12} {:>9} {:>12}",
         "",
         "p50 ms",
         "p99 ms",
@@ -317,39 +325,46 @@ fn print(arguments: &ChangesArguments, phases: &[Phase], changes: &[&Changed]) {
         "RSS MiB",
         "descriptors"
     );
-    for phase in phases {
-        let times = &phase.outcome.times;
+    let names = ["quiet", "changes", "changes elsewhere"];
+    for (name, phases) in names.iter().zip(series) {
+        let of = |value: fn(&Phase) -> f64| Spread::of(phases.iter().map(value));
+        let share = |share: f64| {
+            Spread::of(phases.iter().map(|phase| quantile(&phase.outcome.times, share))).shown(2)
+        };
+        let failed: usize = phases.iter().map(|phase| phase.outcome.errors).sum();
         say!(
-            "{:18} {:8.2} {:8.2} {:9.2} {:7} {:13.2} {:9.1} {:12.0}",
-            phase.name,
-            quantile(times, 0.5),
-            quantile(times, 0.99),
-            quantile(times, 0.999),
-            phase.outcome.errors,
-            quantile(&phase.echoes, 0.99),
-            phase.resident_mib,
-            phase.descriptors,
+            "{name:18} {} {} {} {failed:7} {:12.2} {:9.1} {:12.0}",
+            share(0.5),
+            share(0.99),
+            share(0.999),
+            of(|phase| quantile(&phase.echoes, 0.99)).middle,
+            of(|phase| phase.resident_mib).most,
+            of(|phase| phase.descriptors).most,
         );
     }
-    let mut quiet: Vec<f64> = Vec::new();
-    for phase in [&phases[0], &phases[3]] {
-        quiet.extend(&phase.outcome.times);
-    }
-    quiet.sort_by(f64::total_cmp);
-    let p99 = |times: &[f64]| quantile(times, 0.99) / quantile(&quiet, 0.99);
+    let [quiet, changes, apart] = series.map(|phases| pooled(phases, 0.99));
     say!(
-        "p99 to both quiet phases: {:.2} with changes, {:.2} with changes elsewhere",
-        p99(&phases[1].outcome.times),
-        p99(&phases[2].outcome.times)
+        "p99 of all rounds to that of all quiet phases: {:.2} with changes, {:.2} with changes \
+         elsewhere",
+        changes / quiet,
+        apart / quiet
     );
-    for (changed, where_) in changes.iter().zip(["", " elsewhere"]) {
+    for (changed, place) in changed.iter().zip(["", " elsewhere"].iter().cycle()) {
         let applied = changed.applied.load(Relaxed);
         let rate = applied as f64 / changed.took.as_secs_f64();
-        say!("{applied} changes in force{where_}, {rate:.0} a second");
+        say!("{applied} changes in force{place}, {rate:.0} a second");
         if rate < arguments.changes * SUSTAINED {
             say!("fewer than asked for: more of them at once with --batch");
         }
     }
+}
+
+/// A quantile over all requests of several phases.
+fn pooled(phases: &[Phase], share: f64) -> f64 {
+    let mut times: Vec<f64> =
+        phases.iter().flat_map(|phase| phase.outcome.times.iter().copied()).collect();
+    times.sort_by(f64::total_cmp);
+    quantile(&times, share)
 }
 
 /// Operators that change rules at once.
@@ -380,6 +395,6 @@ mod tests {
         let (single, shared) = split(1_000_000_000, 64);
         assert_eq!(single + shared, 1_000_000_000);
         assert!(shared > 0);
-        assert_eq!(split(10, 64).1, if single >= 10 { 0 } else { 10 - single });
+        assert_eq!(split(10, 64).1, 10_usize.saturating_sub(single));
     }
 }

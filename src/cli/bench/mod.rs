@@ -18,6 +18,7 @@ mod process;
 pub(crate) mod proxy;
 mod push;
 mod rounds;
+pub(crate) mod soak;
 mod statistics;
 mod tls;
 mod traffic;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: BenchCommand) -> Result<(), Failure> {
             BenchCommand::Push { rules, pushes } => push::run(&rules, pushes).await,
             BenchCommand::Proxy(arguments) => proxy::run(arguments).await,
             BenchCommand::Changes(arguments) => changes::run(&arguments).await,
+            BenchCommand::Soak(arguments) => soak::run(&arguments).await,
             BenchCommand::Origin { .. } => Ok(()),
         }
     })

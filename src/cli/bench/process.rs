@@ -86,6 +86,10 @@ impl Process {
 
     /// Asks it to end, and waits until it has; one that does not is killed.
     pub(super) fn end(&mut self) {
+        // The number of one that has ended may be somebody else's by now.
+        if !self.runs() {
+            return;
+        }
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         for _ in 0..100 {
             if !self.runs() {

@@ -200,6 +200,9 @@ async fn beside_others(
     let rounds = rounds::run(&contenders, course).await?;
     headline(work, arguments, course, size, &before);
     rounds::print(&contenders, &rounds, "nginx", upload);
+    if work == Work::Rate {
+        rounds::print_tails(&contenders, &rounds, "nginx");
+    }
     Ok(rounds::per_second(&rounds[0]))
 }
 
@@ -228,8 +231,11 @@ async fn beside_itself(
     let before = load();
     let rounds = rounds::run(&contenders, course).await?;
     headline(work, arguments, course, arguments.size, &before);
-    let base = contenders.first().map_or("", |first| first.name.as_str());
-    rounds::print(&contenders, &rounds, base, 0);
+    let kinds = if work == Work::Rules { 2 } else { 1 };
+    let each = contenders.len() / kinds;
+    for (contenders, rounds) in contenders.chunks(each).zip(rounds.chunks(each)) {
+        rounds::print(contenders, rounds, &contenders[0].name, 0);
+    }
     Ok(())
 }
 

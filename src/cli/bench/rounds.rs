@@ -106,6 +106,22 @@ pub(super) fn print(
     }
 }
 
+/// How the slowest requests of each stand to those of the one named `base`.
+pub(super) fn print_tails(contenders: &[Contender<'_>], rounds: &[Vec<Round>], base: &str) {
+    let Some(at) = contenders.iter().position(|contender| contender.name == base) else { return };
+    let of =
+        |rounds: &[Round], value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value)).middle;
+    for (contender, own) in contenders.iter().zip(rounds) {
+        let to_base = |value| of(own, value) / of(&rounds[at], value);
+        say!(
+            "{:22} p99 {:.2} and p99.9 {:.2} times those of {base}",
+            contender.name,
+            to_base(|round| round.p99_ms),
+            to_base(|round| round.p999_ms)
+        );
+    }
+}
+
 /// How many requests a second the middle of these rounds answered.
 pub(super) fn per_second(rounds: &[Round]) -> f64 {
     Spread::of(rounds.iter().map(|round| round.per_second)).middle
