@@ -1,9 +1,9 @@
 //! Rule changes under load: what requests and WebSockets of other rules notice of them.
 //!
-//! Clients ask at a fixed rate under one rule, WebSockets are held open under another, and the rules
-//! of a third kind change all the time, by overlays at the node's peer port. Four phases follow each
-//! other: quiet; changes; the same changes at a second node that serves nobody, which shows what the
-//! machine alone is to blame for; and quiet again.
+//! Clients ask at a fixed rate under one rule, WebSockets are held open under another, and the
+//! rules of a third kind change all the time, by overlays at the node's peer port. Four phases
+//! follow each other: quiet; changes; the same changes at a second node that serves nobody, which
+//! shows what the machine alone is to blame for; and quiet again.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

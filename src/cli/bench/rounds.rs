@@ -1,8 +1,8 @@
 //! Rounds of requests to several proxies by turns, and the table of what came out.
 //!
 //! Who goes first changes from round to round, so that nobody is always measured after the same
-//! other. Shown is the middle of the rounds, with the least and the greatest beside it: a difference
-//! within the range is none.
+//! other. Shown is the middle of the rounds, with the least and the greatest beside it: a
+//! difference within the range is none.
 
 use std::net::SocketAddr;
 

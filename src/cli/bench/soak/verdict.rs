@@ -49,10 +49,14 @@ pub(super) fn judge(samples: &[Sample], failed: usize, panics: usize) -> Result<
             continue;
         };
         let grew = grows(slope, limit);
-        let word = if grew { "GREW" } else { "flat" };
+        let word = match slope.rise + SURE * slope.error > limit {
+            _ if grew => "GREW",
+            true => "no growth beyond the scatter",
+            false => "flat",
+        };
         say!(
-            "{name:18} {word}: {:+.1} {unit} an hour over the second half, give or take {:.1} \
-             (at most {limit} beyond that)",
+            "{name:18} {word}: {:+.1} {unit} an hour over the second half, give or take {:.1}; \
+             may be {limit}",
             slope.rise,
             SURE * slope.error
         );
