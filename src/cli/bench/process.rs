@@ -133,6 +133,8 @@ const TICKS: f64 = 100.0;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -147,6 +149,11 @@ mod tests {
             assert!(process.threads() >= 1.0);
         }
         assert!(process.runs());
+        // It has said so once it is the other program.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while process.said().is_empty() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         process.end();
         assert!(!process.runs());
         assert_eq!(process.said(), "here\n");

@@ -107,7 +107,11 @@ pub(super) fn judge(seen: &Seen, sent: &[u8], body: &Recorded) {
         assert_eq!(head.one("connection").as_deref(), Some("upgrade"));
     }
     let names = head.fields.iter().map(|(name, _)| name.as_str());
-    let framing = |name: &&str| *name == "transfer-encoding";
+    let framing = |name: &&str| ["transfer-encoding", "trailer"].contains(name);
+    if let Some(trailers) = head.one("trailer") {
+        assert!(head.one("transfer-encoding").is_some(), "trailers behind no chunks");
+        judge_announced(&trailers);
+    }
     let tunnel = |name: &&str| seen.tunnel && ["upgrade", "connection"].contains(name);
     seen.judge_fields(names.filter(|name| !framing(name) && !tunnel(name)));
 
@@ -143,10 +147,11 @@ pub(super) fn judge_http2(seen: &Seen, request: &Request<RequestBody>) {
     assert_eq!(uri.scheme_str(), Some("http"));
     let headers = request.headers();
     assert!(!headers.contains_key("host"));
+    let own = |name: &&str| !["te", "trailer"].contains(name);
     if let Some(te) = headers.get("te") {
         assert_eq!(te, "trailers");
     }
-    seen.judge_fields(headers.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "te"));
+    seen.judge_fields(headers.iter().map(|(name, _)| name.as_str()).filter(own));
 }
 
 /// Judges an answer that a rule gives by itself.
@@ -204,8 +209,7 @@ fn chunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
         let size = size.unwrap_or_else(|| panic!("{:?} is no size", &rest[..at]));
         rest = &rest[at + 2..];
         if size == 0 {
-            assert_eq!(rest, b"\r\n", "trailers or more behind the last chunk");
-            return (carried, true);
+            return (carried, judge_trailers(rest));
         }
         let taken = size.min(rest.len());
         carried.extend_from_slice(&rest[..taken]);
@@ -220,6 +224,32 @@ fn chunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
     }
     assert!(rest.len() < 20, "a size without an end");
     (carried, false)
+}
+
+/// Trailers are fields that may go on; returns whether they have come to their end.
+fn judge_trailers(mut rest: &[u8]) -> bool {
+    while let Some(at) = rest.windows(2).position(|two| two == b"\r\n") {
+        let (line, more) = (&rest[..at], &rest[at + 2..]);
+        if line.is_empty() {
+            assert!(more.is_empty(), "{} bytes behind the trailers", more.len());
+            return true;
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
+        judge_announced(&String::from_utf8_lossy(&line[..colon]));
+        assert!(!line.iter().any(u8::is_ascii_control), "{:?}", String::from_utf8_lossy(line));
+        rest = more;
+    }
+    false
+}
+
+/// What is said of trailers names none that never go on.
+fn judge_announced(trailers: &str) {
+    for name in trailers.split(", ") {
+        assert!(!name.is_empty() && name.bytes().all(is_token), "{trailers:?}");
+        let name = name.to_ascii_lowercase();
+        let dropped = HOP_BY_HOP.iter().chain(&FOR_HEADS).any(|it| *it == name);
+        assert!(!dropped || name == "forwarded", "{name} is announced");
+    }
 }
 
 fn digits(text: &str) -> usize {
@@ -247,6 +277,19 @@ const HOP_BY_HOP: [&str; 10] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+];
+
+/// RFC 9110, section 6.5.1: no trailer says these.
+const FOR_HEADS: [&str; 9] = [
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "set-cookie",
 ];
 
 /// What the proxy says itself, whatever Connection lists.
