@@ -105,8 +105,8 @@ pub(crate) fn parse(text: &str) -> Result<Authority<'_>, BadRequest> {
             }
             (&text[..inside.len() + 2], after.strip_prefix(':').or(after.is_empty().then_some("")))
         }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
+        None => match text.bytes().position(|byte| byte == b':') {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
             None => (text, Some("")),
         },
     };
@@ -114,7 +114,7 @@ pub(crate) fn parse(text: &str) -> Result<Authority<'_>, BadRequest> {
     let numeric = port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5;
     let named = host.starts_with('[') || host.bytes().all(is_host_byte);
     let host = host.strip_suffix('.').unwrap_or(host);
-    let oddly_dotted = host.starts_with('.') || host.contains("..") || host.ends_with('.');
+    let oddly_dotted = host.starts_with('.') || has_empty_label(host) || host.ends_with('.');
     if host.is_empty() || host.len() > 253 || !numeric || !named || oddly_dotted {
         return Err(BadRequest::BadHost);
     }
@@ -124,6 +124,10 @@ pub(crate) fn parse(text: &str) -> Result<Authority<'_>, BadRequest> {
         Cow::Borrowed(host)
     };
     Ok(Authority { whole: text, host: lower })
+}
+
+fn has_empty_label(host: &str) -> bool {
+    host.as_bytes().windows(2).any(|pair| pair == b"..")
 }
 
 fn is_host_byte(byte: u8) -> bool {

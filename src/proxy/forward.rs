@@ -381,7 +381,9 @@ impl Worker {
         let rng = &mut *self.rng.borrow_mut();
         let last = upstreams.len().checked_sub(1)?;
         let how = How { balance: &route.rule.balance, outlier: &route.rule.health.outlier, key };
-        let picked = if upstreams.len() <= ON_STACK {
+        let picked = if last == 0 {
+            pick::pick(how, &[of(0)], &running.lasting.selector, now, rng, tried)
+        } else if upstreams.len() <= ON_STACK {
             let few: [Candidate<'_>; ON_STACK] = std::array::from_fn(|at| of(at.min(last)));
             let few = &few[..=last];
             pick::pick(how, few, &running.lasting.selector, now, rng, tried)

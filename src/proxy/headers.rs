@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    TRAILER, TRANSFER_ENCODING, VIA,
 };
 
 use super::authority::transfer_coding;
@@ -22,50 +21,77 @@ pub(crate) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// The id of a request through all its hops.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Fields that concern one hop only.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// Whether a field concerns one hop only.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // Told apart by their lengths mostly, which is less work than to compare one by one.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
-/// Fields that frame, route, authenticate or describe a message: never believed of trailers.
-const HEAD_ONLY: [HeaderName; 9] = [
-    CONTENT_LENGTH,
-    HOST,
-    AUTHORIZATION,
-    CONTENT_ENCODING,
-    CONTENT_TYPE,
-    CONTENT_RANGE,
-    COOKIE,
-    SET_COOKIE,
-    EXPECT,
-];
+/// Whether a field is this proxy's to say to a target.
+fn is_said_anew(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "host"
+            | "content-length"
+            | "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-proto"
+            | "x-forwarded-host"
+    )
+}
+
+/// Whether a field frames, routes, authenticates or describes a message: never believed of
+/// trailers.
+fn is_for_heads(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-length"
+            | "host"
+            | "authorization"
+            | "content-encoding"
+            | "content-type"
+            | "content-range"
+            | "cookie"
+            | "set-cookie"
+            | "expect"
+    )
+}
+
+/// Takes out all fields of a kind; mostly there are none.
+fn take_out(headers: &mut HeaderMap, kind: fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| kind(name)).cloned() {
+        headers.remove(name);
+    }
+}
 
 /// Hops after which a request goes in circles.
 const MOST_HOPS: usize = 16;
 
 /// Whether a request has been here before, or has been passed on too often.
 pub(crate) fn loops(headers: &HeaderMap, own: &[u8]) -> bool {
-    let list = |name| headers.get_all(name).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
     // A hop in CDN-Loop is an id with parameters, one in Via a protocol with a name behind it.
-    let cdn = list(CDN_LOOP).filter_map(|hop| hop.split(|b| *b == b';').next());
-    let via = list(VIA).filter_map(|hop| {
-        hop.trim_ascii().split(|b| *b == b' ').filter(|word| !word.is_empty()).nth(1)
+    let mut cdn = members(headers, &CDN_LOOP).filter_map(|hop| hop.split(|b| *b == b';').next());
+    let mut hops = 0;
+    let mut via = members(headers, &VIA).filter_map(|hop| {
+        hops += 1;
+        hop.split(|b| *b == b' ').filter(|word| !word.is_empty()).nth(1)
     });
-    let seen = cdn.chain(via).any(|hop| hop.trim_ascii() == own);
-    seen || list(VIA).count() >= MOST_HOPS
+    cdn.any(|hop| hop.trim_ascii() == own) || via.any(|hop| hop == own) || hops >= MOST_HOPS
 }
 
 /// Whether a field is a list with this token in it.
@@ -116,14 +142,8 @@ pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     }
     let names_fields = names_fields(received);
     for (name, value) in received {
-        let dropped = *name == HOST
-            || *name == CONTENT_LENGTH
-            || *name == FORWARDED
-            || *name == X_FORWARDED_FOR
-            || *name == X_FORWARDED_PROTO
-            || *name == X_FORWARDED_HOST
-            || HOP_BY_HOP.contains(name)
-            || names_fields && listed(received, name);
+        let dropped =
+            is_said_anew(name) || is_hop_by_hop(name) || names_fields && listed(received, name);
         if !dropped {
             out.append(name.clone(), value.clone());
         }
@@ -165,9 +185,7 @@ pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]>
 
 /// Takes out of trailers what only a head may say (RFC 9110, section 6.5.1).
 pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
-    for name in HOP_BY_HOP.iter().chain(&HEAD_ONLY) {
-        trailers.remove(name);
-    }
+    take_out(trailers, |name| is_hop_by_hop(name) || is_for_heads(name));
 }
 
 /// What a message says of the trailers behind its body, without those that never go on. Without
@@ -175,7 +193,7 @@ pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
 pub(crate) fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
     let names: Vec<HeaderName> = members(headers, &TRAILER)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .filter(|name| !HOP_BY_HOP.contains(name) && !HEAD_ONLY.contains(name))
+        .filter(|name| !is_hop_by_hop(name) && !is_for_heads(name))
         .collect();
     let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
     HeaderValue::from_str(&names.join(", ")).ok().filter(|_| !names.is_empty())
@@ -228,7 +246,10 @@ fn repeats_length(headers: &HeaderMap) -> Option<bool> {
 }
 
 /// The members of a list, over all its lines.
-fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+fn members<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h [u8]> + use<'h> {
     let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
@@ -253,12 +274,7 @@ pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
         }
     }
     let trailers = if framing.has_length { None } else { announced_trailers(headers) };
-    // Few are there, and looking at names costs less than looking each up.
-    for name in &HOP_BY_HOP {
-        if headers.keys().any(|there| there == name) {
-            headers.remove(name);
-        }
-    }
+    take_out(headers, is_hop_by_hop);
     if let Some(trailers) = trailers {
         headers.insert(TRAILER, trailers);
     }
