@@ -55,7 +55,7 @@ pub(crate) struct AccessLog {
 
 #[derive(Debug)]
 enum Word {
-    Line(String),
+    Line(Vec<u8>),
     End(SyncSender<()>),
 }
 
@@ -91,9 +91,12 @@ impl AccessLog {
 
     /// Takes a line, or drops and counts it.
     pub(crate) fn say(&self, line: &AccessLine<'_>) {
+        let mut text = Vec::with_capacity(LINE_BYTES);
         // Nothing in a line can fail to be written as JSON.
-        let Ok(mut text) = serde_json::to_string(line) else { return };
-        text.push('\n');
+        if serde_json::to_writer(&mut text, line).is_err() {
+            return;
+        }
+        text.push(b'\n');
         if self.lines.try_send(Word::Line(text)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
@@ -129,13 +132,13 @@ struct Writer {
 
 impl Writer {
     fn run(&mut self, waiting: &Receiver<Word>) {
-        let mut text = String::new();
+        let mut text = Vec::new();
         while let Ok(first) = waiting.recv() {
             let (mut lines, mut ended) = (0, Vec::new());
             for word in std::iter::once(first).chain(waiting.try_iter()) {
                 match word {
                     Word::Line(line) => {
-                        text.push_str(&line);
+                        text.extend_from_slice(&line);
                         lines += 1;
                     }
                     Word::End(done) => ended.push(done),
@@ -162,7 +165,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, text: &str) -> io::Result<()> {
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
         if self.reopen.swap(false, Relaxed)
             && let Output::File(path, file) = &mut self.output
         {
@@ -174,12 +177,12 @@ impl Writer {
         match &mut self.output {
             Output::Stdout => {
                 let mut stdout = io::stdout().lock();
-                stdout.write_all(text.as_bytes())?;
+                stdout.write_all(text)?;
                 stdout.flush()
             }
-            Output::File(_, file) => file.write_all(text.as_bytes()),
+            Output::File(_, file) => file.write_all(text),
             #[cfg(test)]
-            Output::Given(output) => output.write_all(text.as_bytes()),
+            Output::Given(output) => output.write_all(text),
         }
     }
 }
@@ -200,15 +203,29 @@ pub(crate) fn rfc3339(at: WallTime) -> String {
     let month = (5 * day + 2) / 153;
     let date = day - (153 * month + 2) / 5 + 1;
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!(
-        "{:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}.{millis:03}Z",
-        era * 400 + year + next,
-        second / 3_600,
-        second / 60 % 60,
-        second % 60,
-    )
+    let mut text = String::with_capacity("2000-01-01T00:00:00.000Z".len());
+    let parts = [
+        (era * 400 + year + next, 1_000, '-'),
+        (month, 10, '-'),
+        (date, 10, 'T'),
+        (second / 3_600, 10, ':'),
+        (second / 60 % 60, 10, ':'),
+        (second % 60, 10, '.'),
+        (millis, 100, 'Z'),
+    ];
+    // By hand: a template is more work, and this is done for each request.
+    for (number, mut place, behind) in parts {
+        while place > 0 {
+            text.push(char::from(b'0' + (number / place % 10) as u8));
+            place /= 10;
+        }
+        text.push(behind);
+    }
+    text
 }
 
+/// Bytes of most lines.
+const LINE_BYTES: usize = 512;
 /// Lines that may wait: what 100,000 requests a second bring in eight rounds.
 const QUEUE: usize = 8_192;
 /// From one write to the next.
