@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{Fleet, NodeProcess, Process, eventually, http, http_with, respond_rule, run};
+use crate::harness::{
+    Fleet, NodeProcess, Process, RulesNode, eventually, http, http_with, respond_rule, run,
+};
 
 #[test]
 fn bad_input_at_a_node_is_refused_whole_and_changes_nothing() {
@@ -246,35 +248,19 @@ fn control_ports_beyond_the_loopback_need_a_token() {
 
 #[test]
 fn a_rules_file_is_enough_and_is_watched() {
-    let directory = tempfile::tempdir().unwrap();
-    let rules = directory.path().join("rules.yaml");
-    std::fs::write(&rules, "id: one\ndata: { respond: { body: first } }\n").unwrap();
-    let ports = crate::harness::free_ports(2);
-    let arguments = [
-        "node",
-        "--id",
-        "solo",
-        "--listen",
-        &ports[0].to_string(),
-        "--peer-listen",
-        &ports[1].to_string(),
-        "--data",
-        &directory.path().join("data").display().to_string(),
-        "--rules",
-        &rules.display().to_string(),
-    ];
-    let _node = Process::start(&arguments.map(str::to_string));
+    let first = "id: one\ndata: { respond: { body: first } }\n";
+    let node = RulesNode::start("solo", first, &[]);
     let says = |body: &str| {
         eventually(Duration::from_secs(5), body, || {
-            http(ports[0], "GET", "/", None).filter(|answer| answer.body == body)
+            http(node.traffic, "GET", "/", None).filter(|answer| answer.body == body)
         });
     };
     says("first");
-    std::fs::write(&rules, "id: one\ndata: { respond: { body: second } }\n").unwrap();
+    std::fs::write(&node.rules, "id: one\ndata: { respond: { body: second } }\n").unwrap();
     says("second");
-    std::fs::write(&rules, "id: one\ndata: { respnd: {} }\n").unwrap();
+    std::fs::write(&node.rules, "id: one\ndata: { respnd: {} }\n").unwrap();
     eventually(Duration::from_secs(5), "the problem shows in the status", || {
-        let status = http(ports[1], "GET", "/v1/status", None)?.json();
+        let status = http(node.peer, "GET", "/v1/status", None)?.json();
         status["rulesFile"].as_str()?.contains("respnd").then_some(())
     });
     says("second");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -199,6 +199,54 @@ fn unchunk(mut raw: &[u8]) -> Vec<u8> {
         raw = &raw[(size + 2).min(raw.len())..];
     }
     body
+}
+
+/// What a node with a file of rules is told; its traffic and its peer port, and whatever else.
+pub fn with_rules(
+    id: &str,
+    (traffic, peer): (SocketAddr, SocketAddr),
+    data: &Path,
+    rules: &Path,
+    more: &[&str],
+) -> Vec<String> {
+    let (traffic, peer) = (traffic.to_string(), peer.to_string());
+    let (data, rules) = (data.display().to_string(), rules.display().to_string());
+    let first = ["node", "--id", id, "--listen", &traffic, "--peer-listen", &peer];
+    let last = ["--data", &data, "--rules", &rules];
+    first.iter().chain(&last).chain(more).map(ToString::to_string).collect()
+}
+
+/// A node with a file of rules, and nothing else.
+pub struct RulesNode {
+    pub traffic: SocketAddr,
+    pub peer: SocketAddr,
+    /// The file, which it watches.
+    pub rules: PathBuf,
+    _directory: tempfile::TempDir,
+    _process: Process,
+}
+
+impl RulesNode {
+    pub fn start(id: &str, rules: &str, more: &[&str]) -> RulesNode {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("rules.yaml");
+        std::fs::write(&file, rules).expect("a file");
+        let ports = free_ports(2);
+        let (traffic, peer) = (ports[0], ports[1]);
+        let data = directory.path().join("data");
+        let process = Process::start(&with_rules(id, (traffic, peer), &data, &file, more));
+        RulesNode { traffic, peer, rules: file, _directory: directory, _process: process }
+    }
+
+    /// The same once its rules are in force.
+    pub fn serving(id: &str, rules: &str, most: Duration) -> RulesNode {
+        let node = RulesNode::start(id, rules, &["--traffic-threads", "1"]);
+        eventually(most, "the rules file is in force", || {
+            let status = http(node.peer, "GET", "/v1/status", None)?.json();
+            (status["rules"]["active"].as_u64()? > 0).then_some(())
+        });
+        node
+    }
 }
 
 /// A fleet of processes: an orchestrator, nodes, targets.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tonic_health::ServingStatus;
 
-use crate::harness::{Process, eventually, free_ports, http};
+use crate::harness::{RulesNode, eventually, http};
 
 /// A target that says who it is, and on /healthz how it is.
 struct Target {
@@ -52,40 +52,15 @@ impl Target {
 }
 
 /// A node with rules from a file.
-struct Node {
-    traffic: SocketAddr,
-    peer: SocketAddr,
-    _directory: tempfile::TempDir,
-    _process: Process,
-}
+struct Node(RulesNode);
 
 impl Node {
     fn start(rules: &str) -> Node {
-        let directory = tempfile::tempdir().unwrap();
-        let ports = free_ports(2);
-        let file = directory.path().join("rules.yaml");
-        std::fs::write(&file, rules).unwrap();
-        let process = Process::start(
-            &[
-                "node",
-                "--id",
-                "checks",
-                "--listen",
-                &ports[0].to_string(),
-                "--peer-listen",
-                &ports[1].to_string(),
-                "--data",
-                &directory.path().join("data").display().to_string(),
-                "--rules",
-                &file.display().to_string(),
-            ]
-            .map(str::to_string),
-        );
-        Node { traffic: ports[0], peer: ports[1], _directory: directory, _process: process }
+        Node(RulesNode::start("checks", rules, &[]))
     }
 
     fn status(&self, path: &str) -> Option<u16> {
-        http(self.traffic, "GET", path, None).map(|answer| answer.status)
+        http(self.0.traffic, "GET", path, None).map(|answer| answer.status)
     }
 
     /// Waits until the metrics say how a target is.
@@ -95,7 +70,7 @@ impl Node {
             u8::from(well)
         );
         eventually(PATIENCE, &line, || {
-            let metrics = http(self.peer, "GET", "/metrics", None)?.body;
+            let metrics = http(self.0.peer, "GET", "/metrics", None)?.body;
             metrics.contains(&line).then_some(())
         });
     }

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::harness::{Process, binary, eventually, free_ports, http, respond_rule};
+use crate::harness::{Process, binary, eventually, free_ports, http, respond_rule, with_rules};
 
 /// A node with a rules file that answers `/` by itself.
 struct Solo {
@@ -31,26 +31,10 @@ impl Solo {
     }
 
     fn arguments(&self, threads: u32) -> Vec<String> {
-        let at = |name: &str| self.directory.path().join(name).display().to_string();
-        [
-            "node",
-            "--id",
-            "solo",
-            "--listen",
-            &self.traffic.to_string(),
-            "--peer-listen",
-            &self.peer.to_string(),
-            "--data",
-            &at("data"),
-            "--rules",
-            &at("rules.yaml"),
-            "--hand-over",
-            &self.socket().display().to_string(),
-            "--traffic-threads",
-            &threads.to_string(),
-        ]
-        .map(str::to_string)
-        .to_vec()
+        let at = |name: &str| self.directory.path().join(name);
+        let (socket, threads) = (self.socket().display().to_string(), threads.to_string());
+        let more = ["--hand-over", &socket, "--traffic-threads", &threads];
+        with_rules("solo", (self.traffic, self.peer), &at("data"), &at("rules.yaml"), &more)
     }
 
     fn start(&self, threads: u32) -> Process {

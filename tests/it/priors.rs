@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Process, eventually, free_ports, http};
+use crate::harness::{Process, eventually, free_ports, http, with_rules};
 
 /// A target that answers everything.
 fn target() -> SocketAddr {
@@ -25,17 +25,10 @@ fn target() -> SocketAddr {
 }
 
 fn node(id: &str, directory: &Path, ports: &[SocketAddr], seed: Option<SocketAddr>) -> Process {
-    let shown = |path: &str| directory.join(path).display().to_string();
-    let mut arguments = ["node", "--id", id].map(str::to_string).to_vec();
-    let mut say = |flag: &str, value: String| arguments.extend([flag.to_string(), value]);
-    say("--listen", ports[0].to_string());
-    say("--peer-listen", ports[1].to_string());
-    say("--data", shown(id));
-    say("--rules", shown("rules.yaml"));
-    if let Some(seed) = seed {
-        say("--seed", format!("http://{seed}"));
-    }
-    Process::start(&arguments)
+    let seed = seed.map(|seed| format!("http://{seed}"));
+    let more: Vec<&str> = seed.iter().flat_map(|seed| ["--seed", seed]).collect();
+    let (data, rules) = (directory.join(id), directory.join("rules.yaml"));
+    Process::start(&with_rules(id, (ports[0], ports[1]), &data, &rules, &more))
 }
 
 /// Where the numbers of each target come from, if there are any.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::harness::{Process, eventually, free_ports, http};
+use crate::harness::{RulesNode, free_ports};
 
 /// What an origin shall do with the next requests.
 type Answering = fn(&str, &mut TcpStream) -> bool;
@@ -76,39 +76,11 @@ fn hello(_: &str, stream: &mut TcpStream) -> bool {
 }
 
 /// A node with a rules file, and nothing else.
-struct Proxy {
-    traffic: SocketAddr,
-    _directory: tempfile::TempDir,
-    _process: Process,
-}
+struct Proxy(RulesNode);
 
 impl Proxy {
     fn start(rules: &str) -> Proxy {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("rules.yaml");
-        std::fs::write(&file, rules).unwrap();
-        let ports = free_ports(2);
-        let arguments = [
-            "node",
-            "--id",
-            "edge",
-            "--traffic-threads",
-            "1",
-            "--listen",
-            &ports[0].to_string(),
-            "--peer-listen",
-            &ports[1].to_string(),
-            "--data",
-            &directory.path().join("data").display().to_string(),
-            "--rules",
-            &file.display().to_string(),
-        ];
-        let process = Process::start(&arguments.map(str::to_string));
-        eventually(Duration::from_secs(10), "the rules file is in force", || {
-            let status = http(ports[1], "GET", "/v1/status", None)?.json();
-            (status["rules"]["active"].as_u64()? > 0).then_some(())
-        });
-        Proxy { traffic: ports[0], _directory: directory, _process: process }
+        Proxy(RulesNode::serving("edge", rules, Duration::from_secs(10)))
     }
 
     fn to(origin: SocketAddr, more: &str) -> Proxy {
@@ -119,7 +91,7 @@ impl Proxy {
 
     /// Sends bytes as they are and reads until the other side has nothing more to say.
     fn raw(&self, bytes: &str) -> String {
-        let mut stream = TcpStream::connect(self.traffic).unwrap();
+        let mut stream = TcpStream::connect(self.0.traffic).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.write_all(bytes.as_bytes()).unwrap();
         let mut all = Vec::new();
@@ -359,7 +331,7 @@ fn bodies_stream_both_ways_while_they_come() {
     }
     let origin = Origin::start(echo);
     let proxy = Proxy::to(origin.address, "");
-    let mut client = TcpStream::connect(proxy.traffic).unwrap();
+    let mut client = TcpStream::connect(proxy.0.traffic).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     client.write_all(head.as_bytes()).unwrap();

@@ -5,26 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{self, Process, eventually, free_ports, http};
+use crate::harness::{self, Process, eventually, free_ports, http, with_rules};
 
 fn start(name: &str, directory: &Path, ports: (SocketAddr, SocketAddr), more: &[&str]) -> Process {
     let rules = directory.join("rules.yaml");
     std::fs::write(&rules, "id: one\ndata: { respond: { body: here } }\n").unwrap();
-    let mut arguments = vec![
-        "node".to_string(),
-        "--id".to_string(),
-        name.to_string(),
-        "--listen".to_string(),
-        ports.0.to_string(),
-        "--peer-listen".to_string(),
-        ports.1.to_string(),
-        "--data".to_string(),
-        directory.join(name).display().to_string(),
-        "--rules".to_string(),
-        rules.display().to_string(),
-    ];
-    arguments.extend(more.iter().map(ToString::to_string));
-    Process::start(&arguments)
+    Process::start(&with_rules(name, ports, &directory.join(name), &rules, more))
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The proxies under test, each with a route to the origin of every case: this one, and nginx.
 
+use std::any::Any;
 use std::fmt::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -8,13 +9,13 @@ use std::time::Duration;
 
 use super::case::Case;
 use super::run::Entrance;
-use crate::harness::{Process, eventually, free_ports, http};
+use crate::harness::{Process, RulesNode, eventually, free_ports, http};
 
 /// A running proxy.
 pub struct Proxy {
     pub entrance: Entrance,
-    _directory: tempfile::TempDir,
-    _process: Process,
+    /// It ends with this.
+    _running: Box<dyn Any>,
 }
 
 /// A listener for the origin of each case.
@@ -24,32 +25,9 @@ pub fn listeners(cases: &[Case]) -> Vec<TcpListener> {
 
 /// This proxy as it comes, with a file of rules.
 pub fn tradewind(cases: &[Case], listeners: &[TcpListener]) -> Proxy {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("rules.yaml");
-    std::fs::write(&file, rules(cases, listeners)).unwrap();
-    let ports = free_ports(2);
-    let arguments = [
-        "node",
-        "--id",
-        "edge",
-        "--traffic-threads",
-        "1",
-        "--listen",
-        &ports[0].to_string(),
-        "--peer-listen",
-        &ports[1].to_string(),
-        "--data",
-        &directory.path().join("data").display().to_string(),
-        "--rules",
-        &file.display().to_string(),
-    ];
-    let process = Process::start(&arguments.map(str::to_string));
-    eventually(Duration::from_secs(20), "the rules are in force", || {
-        let status = http(ports[1], "GET", "/v1/status", None)?.json();
-        (status["rules"]["active"].as_u64()? > 0).then_some(())
-    });
-    let entrance = Entrance { http1: ports[0], http2: ports[0], patience: LONG };
-    Proxy { entrance, _directory: directory, _process: process }
+    let node = RulesNode::serving("edge", &rules(cases, listeners), LONG);
+    let entrance = Entrance { http1: node.traffic, http2: node.traffic, patience: LONG };
+    Proxy { entrance, _running: Box::new(node) }
 }
 
 fn rules(cases: &[Case], listeners: &[TcpListener]) -> String {
@@ -100,7 +78,7 @@ pub fn nginx(path: &PathBuf, cases: &[Case], listeners: &[TcpListener]) -> Proxy
     let process = Process::of(command);
     eventually(Duration::from_secs(20), "nginx answers", || http(ports[0], "GET", "/", None));
     let entrance = Entrance { http1: ports[0], http2: ports[1], patience: BRIEF };
-    Proxy { entrance, _directory: directory, _process: process }
+    Proxy { entrance, _running: Box::new((process, directory)) }
 }
 
 fn configuration(

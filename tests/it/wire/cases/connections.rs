@@ -73,28 +73,16 @@ fn of_old_versions() -> Vec<Case> {
                 demand(!answer.fields.has("transfer-encoding"), || "chunked".into())?;
                 same("the body", &answer.body[..], b"hello")
             }),
-        must("origin-that-closes-costs-nothing", "RFC 9112 9.6")
-            .get("")
-            .says("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
-            .answers(1)
-            .get("")
-            .answers(2)
-            .check(|seen| {
-                same("answers", seen.answers()?.len(), 2)?;
-                let busy = seen.origin.iter().filter(|side| !side.bytes.is_empty()).count();
-                same("connections to the origin", busy, 2)
-            }),
-        must("origin-of-an-old-version-is-left", "RFC 9112 9.3")
-            .get("")
-            .says("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            .answers(1)
-            .get("")
-            .answers(2)
-            .check(|seen| {
-                same("answers", seen.answers()?.len(), 2)?;
-                let busy = seen.origin.iter().filter(|side| !side.bytes.is_empty()).count();
-                same("connections to the origin", busy, 2)
-            }),
+        left_after(
+            "origin-that-closes-costs-nothing",
+            "RFC 9112 9.6",
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        left_after(
+            "origin-of-an-old-version-is-left",
+            "RFC 9112 9.3",
+            "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
         should("connection-to-the-origin-is-kept", "RFC 9112 9.3")
             .get("")
             .answers(1)
@@ -269,4 +257,13 @@ fn early() -> Vec<Case> {
             .answers(1)
             .check(|seen| same("bodies", bodies(seen)?, vec!["early".into(), "two".into()])),
     ]
+}
+
+/// The connection to an origin that answers like this carries no other request.
+fn left_after(name: &'static str, rfc: &'static str, answer: &str) -> Case {
+    must(name, rfc).get("").says(answer).answers(1).get("").answers(2).check(|seen| {
+        same("answers", seen.answers()?.len(), 2)?;
+        let busy = seen.origin.iter().filter(|side| !side.bytes.is_empty()).count();
+        same("connections to the origin", busy, 2)
+    })
 }
