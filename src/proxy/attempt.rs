@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::header::{
     CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRAILER, TRANSFER_ENCODING,
 };
-use http::{Method, Request, Response, Version, uri};
+use http::{Method, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
 use tokio::time::{Instant, timeout_at};
@@ -209,8 +209,7 @@ impl Trying {
         *request.uri_mut() = asking.onward.uri.clone();
         *request.headers_mut() = out;
         if http2 {
-            let secure = upstream.address.scheme == Scheme::Https;
-            let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+            let scheme = upstream.address.scheme;
             http2_target::rewrite(&mut request, &asking.parts.headers, scheme);
         }
         request

@@ -135,12 +135,11 @@ impl ResponseBody {
     pub(crate) fn new(
         body: Incoming,
         patience: Patience,
-        lease: Lease,
+        mut lease: Lease,
         request: Rc<Progress>,
         open: OpenBody,
         underway: Underway,
     ) -> ResponseBody {
-        let mut lease = lease;
         if !request.is_whole() {
             // A client may take in nothing of the answer before all that it sends is gone.
             lease.let_go();

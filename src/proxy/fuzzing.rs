@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response, uri};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
@@ -165,7 +165,7 @@ impl Bench {
         self.leads_to_the_same(&seen, &request, &route);
         onward.went.set(true);
         if route.rule.targets()[0].address.scheme == Scheme::H2c {
-            http2_target::rewrite(&mut request, &asking.parts.headers, uri::Scheme::HTTP);
+            http2_target::rewrite(&mut request, &asking.parts.headers, Scheme::H2c);
             judge_http2(&seen, &request);
         } else {
             onward.seen.replace(Some(seen));

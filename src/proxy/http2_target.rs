@@ -4,19 +4,21 @@ use std::error::Error;
 
 use h2::Reason;
 use http::header::{HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
-use http::uri::{Authority, Scheme};
+use http::uri::{self, Authority};
 use http::{Request, Uri, Version};
 
 use super::headers;
+use crate::model::rule::Scheme;
 
 /// Puts a request that was made for HTTP/1.1 into the form of HTTP/2 (RFC 9113, section 8.3.1):
 /// Host becomes the authority, and framing is not said. Trailers are wanted where the client wants
 /// them, the one thing that TE may still say.
-pub(super) fn rewrite<B>(request: &mut Request<B>, received: &HeaderMap, scheme: Scheme) {
+pub(super) fn rewrite<B>(request: &mut Request<B>, received: &HeaderMap, target: Scheme) {
     let host = request.headers_mut().remove(HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(scheme);
+    let secure = target == Scheme::Https;
+    parts.scheme = Some(if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
     parts.authority = authority;
     // Host was parsed before, as the authority of a rule or of the client's request.
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, TE, USER_AGENT};
-use http::{Method, Request, Response, StatusCode, request, uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use rand::RngExt;
@@ -24,7 +24,7 @@ use super::pool::{Endpoint, Lease, Pool};
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::RoutesState;
 use super::target_tls::TargetTls;
-use crate::model::rule::{Probe, Scheme};
+use crate::model::rule::Probe;
 use crate::telemetry::clock::Clock;
 use crate::wire::grpc_health;
 
@@ -136,10 +136,8 @@ async fn ask(
     let mut request = request.ok()?;
     let (mut lease, _) = pool.open(endpoint, false).await.ok()?;
     if lease.is_http2() {
-        let secure = endpoint.address.scheme == Scheme::Https;
-        let scheme = if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
-        let asked = request.headers().clone();
-        http2_target::rewrite(&mut request, &asked, scheme);
+        // What it says of trailers it says itself.
+        http2_target::rewrite(&mut request, &HeaderMap::new(), endpoint.address.scheme);
     }
     let response = lease.send(request).await.ok()?;
     Some((response, lease))
