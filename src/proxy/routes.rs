@@ -230,17 +230,7 @@ impl RoutesState {
             .iter()
             .filter_map(|(address, cell)| Some((address, cell.upgrade()?)))
             .filter_map(|(address, cell)| Some((address, cell.readings(now)?)))
-            .map(|(address, readings)| LatencyInfoRow {
-                target: address.to_string(),
-                latency_ms: readings.latency_ms,
-                net_ms: readings.net_ms,
-                svc_ms: readings.svc_ms,
-                err: readings.err,
-                confidence: readings.confidence(),
-                samples: readings.samples,
-                age_ms: u64::try_from(readings.age.as_millis()).unwrap_or(u64::MAX),
-                source: readings.source,
-            })
+            .map(|(address, readings)| readings.row(address.to_string()))
             .collect()
     }
 

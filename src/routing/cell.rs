@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::estimate::Snapshot;
 use super::prior::Prior;
 use super::selector::{Float, Selector};
-use crate::model::latency::LatencySource;
+use crate::model::latency::{LatencyInfoRow, LatencySource};
 use crate::model::moment::Moment;
 use crate::model::rule::Outlier;
 
@@ -450,6 +450,21 @@ impl Readings {
     pub fn confidence(&self) -> f64 {
         let enough = float(i64::try_from(self.samples.min(16)).unwrap_or(16)) / 16.0;
         enough * (-self.age.as_secs_f64() / 10.0).exp2()
+    }
+
+    /// What is said of them to others.
+    pub fn row(&self, target: String) -> LatencyInfoRow {
+        LatencyInfoRow {
+            target,
+            latency_ms: self.latency_ms,
+            net_ms: self.net_ms,
+            svc_ms: self.svc_ms,
+            err: self.err,
+            confidence: self.confidence(),
+            samples: self.samples,
+            age_ms: u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX),
+            source: self.source,
+        }
     }
 }
 

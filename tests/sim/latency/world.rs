@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tradewind::model::latency::LatencyInfoRow;
 use tradewind::model::moment::Moment;
 use tradewind::model::rule::{Balance, Outlier};
 use tradewind::routing::cell::{Attempt, Outcome, TargetCell};
@@ -183,17 +182,7 @@ impl World {
         let new = Node::new(old.region, old.cells.len(), number);
         for (cell, measured) in new.cells.iter().zip(&old.cells) {
             let Some(readings) = measured.readings(self.now).filter(|_| told) else { continue };
-            let row = LatencyInfoRow {
-                target: String::new(),
-                latency_ms: readings.latency_ms,
-                net_ms: readings.net_ms,
-                svc_ms: readings.svc_ms,
-                err: readings.err,
-                confidence: readings.confidence(),
-                samples: readings.samples,
-                age_ms: u64::try_from(readings.age.as_millis()).unwrap(),
-                source: readings.source,
-            };
+            let row = readings.row(String::new());
             let words = [PeerWord { row: &row, rtt: ms(NEXT_DOOR_MS) }];
             if let Some(prior) = triangulate(&words) {
                 assert!(cell.import(&prior, &new.selector, self.now));
