@@ -16,7 +16,7 @@ use clap::Args;
 
 use super::held::Held;
 use super::operator::Conversation;
-use super::peers::{Peer, free_port};
+use super::peers::{Peer, free_ports};
 use super::statistics::Spread;
 use super::traffic::{self, Outcome, Shape};
 use super::{load, origin, quantile, tempdir};
@@ -86,7 +86,7 @@ async fn measure(arguments: &ChangesArguments, directory: &Path) -> Result<(), F
         return Err(Failure::usage(format!("--rules must be at least {least}")));
     }
     let steady = origin::start(SIZE).await?;
-    let sockets = free_port()?;
+    let [sockets] = free_ports()?;
     let _sockets = origin::spawn(&directory.join("origin"), sockets, 0).await?;
     let text = rules(arguments.rules, steady, sockets);
     let (node, control) = Peer::node(&directory.join("node"), &text)?;

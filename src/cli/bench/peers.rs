@@ -80,7 +80,7 @@ impl Description {
         let own = directory.join(&self.name);
         std::fs::create_dir_all(&own).map_err(fail)?;
         let identity = Identity::within(directory)?;
-        let (at, tls) = (free_port()?, free_port()?);
+        let [at, tls] = free_ports()?;
         let fill = |text: &str| {
             let mut text = text.to_string();
             for (name, at) in [("listen", at), ("tls_listen", tls), ("origin", origin)] {
@@ -115,7 +115,7 @@ impl Peer {
         let identity = Identity::within(directory)?;
         let text = format!("id: bench\ndata:\n  targets: [{{ url: \"http://{origin}\" }}]\n");
         let own = directory.join("tradewind");
-        let tls = free_port()?;
+        let [tls] = free_ports()?;
         let (mut node, _) = Peer::node_with(&own, &text, |command| {
             command.args(["--access-log", "off", "--listen-tls", &tls.to_string()]);
             command.arg("--certificate").arg(&identity.both);
@@ -138,13 +138,26 @@ impl Peer {
         rules: &str,
         settings: impl FnOnce(&mut Command),
     ) -> Result<(Peer, SocketAddr), Failure> {
+        let program = std::env::current_exe();
+        let program = program.map_err(|error| Failure::failed(format!("this program: {error}")))?;
+        Peer::node_of(&program, "bench", directory, rules, settings)
+    }
+
+    /// The same of another build of this program, and of another name.
+    pub(super) fn node_of(
+        program: &Path,
+        id: &str,
+        directory: &Path,
+        rules: &str,
+        settings: impl FnOnce(&mut Command),
+    ) -> Result<(Peer, SocketAddr), Failure> {
         let fail = |error: std::io::Error| Failure::failed(format!("the node: {error}"));
         std::fs::create_dir_all(directory).map_err(fail)?;
         let file = directory.join("rules.yaml");
         std::fs::write(&file, rules).map_err(fail)?;
-        let (at, control) = (free_port()?, free_port()?);
-        let mut command = Command::new(std::env::current_exe().map_err(fail)?);
-        command.args(["node", "--id", "bench", "--traffic-threads", "1"]);
+        let [at, control] = free_ports()?;
+        let mut command = Command::new(program);
+        command.args(["node", "--id", id, "--traffic-threads", "1"]);
         command.args(["--listen", &at.to_string(), "--peer-listen", &control.to_string()]);
         command.arg("--data").arg(directory.join("node"));
         command.arg("--rules").arg(&file);
@@ -176,11 +189,17 @@ impl Deref for Peer {
     }
 }
 
-/// A port that nobody listens at.
-pub(super) fn free_port() -> Result<SocketAddr, Failure> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map_err(|error| Failure::failed(format!("no port: {error}")))
+/// Ports that nobody listens at; held together so that none is given twice.
+pub(super) fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
+    let fail = |error: std::io::Error| Failure::failed(format!("no port: {error}"));
+    let mut held = Vec::with_capacity(N);
+    let mut ports = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    for port in &mut ports {
+        let listener = TcpListener::bind(*port).map_err(fail)?;
+        *port = listener.local_addr().map_err(fail)?;
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 const KNOWN: [&str; 7] = [

@@ -5,12 +5,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::ValueEnum;
 
 use super::targets::{Target, round_trip};
-use crate::cli::bench::peers::{Description, Peer, free_port};
+use crate::cli::bench::peers::{Description, Peer, free_ports};
 use crate::cli::failure::Failure;
 
 /// Where the distance to the targets is made.
@@ -91,7 +90,7 @@ impl Contender {
             }
             Kind::Other(text) => {
                 let far: Vec<SocketAddr> = targets.iter().map(|target| target.far).collect();
-                let nobody = free_port()?;
+                let [nobody] = free_ports()?;
                 described(text, &far)?.start(directory, nobody)
             }
         }
@@ -132,35 +131,20 @@ impl Ours {
         let at_node = self.distance == Distance::Node;
         let address = |target: &Target| if at_node { target.near } else { target.far };
         let addresses: Vec<SocketAddr> = targets.iter().map(address).collect();
-        let rules = directory.join("rules.yaml");
-        std::fs::write(&rules, rule(&addresses, plan.policy)).map_err(fail)?;
-        let (at, control) = two_free_ports()?;
-        let mut command = Command::new(&self.program);
-        command.args(["node", "--id", plan.id, "--traffic-threads", "1", "--access-log", "off"]);
-        command.args(["--listen", &at.to_string(), "--peer-listen", &control.to_string()]);
-        command.args(["--drain-delay", "1ms", "--region", "here"]);
-        command.arg("--data").arg(directory.join("node"));
-        command.arg("--rules").arg(&rules);
+        let distances_file = directory.join("distances.toml");
         if at_node {
-            let file = directory.join("distances.toml");
-            std::fs::write(&file, distances(&addresses)).map_err(fail)?;
-            command.arg("--simulate").arg(file);
+            std::fs::write(&distances_file, distances(&addresses)).map_err(fail)?;
         }
-        if let Some(seed) = plan.seed {
-            command.args(["--seed", &format!("http://{seed}")]);
-        }
-        Peer::of(OURS, at, command, directory).map(|node| (node, control))
-    }
-}
-
-/// Two that are not the same.
-fn two_free_ports() -> Result<(SocketAddr, SocketAddr), Failure> {
-    let one = free_port()?;
-    loop {
-        let other = free_port()?;
-        if other != one {
-            return Ok((one, other));
-        }
+        let rule = rule(&addresses, plan.policy);
+        Peer::node_of(&self.program, plan.id, directory, &rule, |command| {
+            command.args(["--access-log", "off", "--drain-delay", "1ms", "--region", "here"]);
+            if at_node {
+                command.arg("--simulate").arg(distances_file);
+            }
+            if let Some(seed) = plan.seed {
+                command.args(["--seed", &format!("http://{seed}")]);
+            }
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::certificate::Identity;
-use super::peers::{Peer, free_port};
+use super::peers::{Peer, free_ports};
 use super::{load as machine_load, origin, tempdir};
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: &SoakArguments) -> Result<(), Failure> {
 
 async fn soak(arguments: &SoakArguments, directory: &Path) -> Result<(), Failure> {
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let (steady, restarting, secure) = (free_port()?, free_port()?, free_port()?);
+    let [steady, restarting, secure] = free_ports()?;
     let _steady = origin::spawn(&directory.join("steady"), steady, load::SIZE).await?;
     let target = origin::spawn(&directory.join("restarting"), restarting, load::SIZE).await?;
     let identity = Identity::within(directory)?;
