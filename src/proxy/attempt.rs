@@ -4,24 +4,24 @@
 //! dropped was aborted by the client. What comes after the head is `body`'s, what comes after a
 //! failure `forward`'s.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{
-    CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRAILER};
 use http::{Method, Request, Response, Version};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 use rand::RngExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Progress, RequestBody};
+use super::broken::Broken;
 use super::forward::{Asking, Worker, max_forwards};
 use super::grpc;
-use super::headers::{self, Hop};
+use super::headers::{self, Fields, Hop};
+use super::http1_target::request::{self, Announced};
 use super::http2_target;
 use super::pool::Lease;
 use super::repeats;
@@ -52,9 +52,9 @@ pub(super) struct Missed {
 
 /// An attempt with one.
 pub(super) struct Answered {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<()>,
+    /// Where its body comes from.
     pub(super) lease: Lease,
-    pub(super) progress: Rc<Progress>,
     /// When its head was there.
     pub(super) at: Moment,
 }
@@ -92,13 +92,13 @@ impl Trying {
                     return Err(Missed { failure, body: Some(body), unseen: false });
                 }
             };
-            let request = self.request(asking, body, lease.is_http2());
+            self.ask(&mut lease, asking, body);
             self.sent(self.worker.clock.at(begun.into_std()));
             let (asked, until) = (asking.begun, asking.until);
             let deadlines = Deadlines { timeouts: &timeouts, asked, begun, until };
             let result = {
-                let sending = pin!(lease.send(request));
-                deadlines.hold(sending, progress).await
+                let answering = pin!(poll_fn(|cx| lease.poll_head(cx)));
+                deadlines.hold(answering, progress).await
             };
             let ended = Instant::now();
             *waited += ended - begun;
@@ -109,13 +109,13 @@ impl Trying {
             }
             match result {
                 Some(Ok(response)) => {
-                    return Ok(Answered { response, lease, progress: progress.clone(), at });
+                    return Ok(Answered { response, lease, at });
                 }
-                Some(Err(mut refused)) => {
-                    let failure = classify(refused.error(), progress);
-                    let back = refused.take_message().map(Request::into_body);
-                    let unseen = http2_target::is_unseen(refused.error());
-                    if http2_target::ends_connection(refused.error()) {
+                Some(Err(broken)) => {
+                    let failure = classify(&broken, progress);
+                    let back = lease.take_unsent();
+                    let unseen = broken.is_unseen();
+                    if broken.ends_connection() {
                         lease.spoil();
                     }
                     let unharmed = back.is_some() || repeatable || (unseen && bodiless);
@@ -170,25 +170,57 @@ impl Trying {
         asking.tunnel.is_tunnel() && self.upstream().address.scheme != Scheme::H2c
     }
 
-    /// The request as the target shall see it.
-    pub(super) fn request(
-        &self,
-        asking: &Asking,
-        body: RequestBody,
-        http2: bool,
-    ) -> Request<RequestBody> {
-        let upstream = self.upstream();
-        let host = asking.onward.host.clone();
+    /// Asks the target over this connection.
+    pub(super) fn ask(&self, lease: &mut Lease, asking: &Asking, body: RequestBody) {
+        if lease.is_http2() {
+            lease.begin_http2(self.http2_request(asking, body));
+        } else {
+            let announced = Announced::of(&body, &asking.parts.headers);
+            let to_head = asking.parts.method == Method::HEAD;
+            lease.begin_http1(|out| self.write_head(asking, out), to_head, announced, body);
+        }
+    }
+
+    /// The head that the target shall see in HTTP/1.1, but for how its body is framed.
+    pub(super) fn write_head(&self, asking: &Asking, out: &mut Vec<u8>) {
+        let parts = &asking.parts;
+        request::line(&parts.method, &asking.onward.uri, out);
+        let edited = Filters::of(&self.route.rule).request.is_some()
+            || parts.method == Method::OPTIONS
+            || headers::has_crumbs(&parts.headers);
+        if edited {
+            request::fields(&self.fields(asking), out);
+        } else {
+            // Mostly nothing has to be looked up again.
+            self.for_target(asking, out);
+        }
+        if self.carries_tunnel(asking) {
+            tunnel::announce(|name, value| out.add(&name, &value));
+        }
+    }
+
+    fn for_target(&self, asking: &Asking, out: &mut impl Fields) {
+        let own = if asking.onward.host.is_none() {
+            HeaderValue::try_from(self.upstream().address.authority()).ok()
+        } else {
+            None
+        };
         let hop = Hop {
             client: asking.client.text(),
             scheme: asking.client.scheme(),
-            host: host.or_else(|| HeaderValue::try_from(upstream.address.authority()).ok()),
+            host: asking.onward.host.as_ref().or(own.as_ref()),
             received_host: asking.onward.received_host.as_ref(),
             own: &self.worker.own,
             via: self.worker.via(asking.parts.version),
             request_id: asking.request_id.as_ref(),
         };
-        let mut out = headers::for_target(&asking.parts.headers, &hop);
+        headers::for_target(&asking.parts.headers, &hop, out);
+    }
+
+    /// All fields that the target shall see, but for how the body is framed.
+    pub(super) fn fields(&self, asking: &Asking) -> HeaderMap {
+        let mut out = HeaderMap::with_capacity(asking.parts.headers.len() + 8);
+        self.for_target(asking, &mut out);
         if asking.parts.version == Version::HTTP_2 {
             headers::join_cookies(&mut out);
         }
@@ -200,18 +232,28 @@ impl Trying {
         if let Some(edits) = Filters::of(&self.route.rule).request {
             headers::edit(&mut out, edits);
         }
-        frame(&mut out, &asking.parts.headers, &body);
-        if self.carries_tunnel(asking) {
-            tunnel::announce(&mut out);
+        out
+    }
+
+    /// The request as the target shall see it in HTTP/2.
+    pub(super) fn http2_request(&self, asking: &Asking, body: RequestBody) -> Request<RequestBody> {
+        let received = &asking.parts.headers;
+        let mut out = self.fields(asking);
+        if body.is_end_stream() {
+            if received.contains_key(CONTENT_LENGTH) {
+                out.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+        } else if body.size_hint().exact().is_none() {
+            let trailers = headers::names_of_trailers(received);
+            if let Some(trailers) = headers::announcement(&trailers) {
+                out.insert(TRAILER, trailers);
+            }
         }
         let mut request = Request::new(body);
         *request.method_mut() = asking.parts.method.clone();
         *request.uri_mut() = asking.onward.uri.clone();
         *request.headers_mut() = out;
-        if http2 {
-            let scheme = upstream.address.scheme;
-            http2_target::rewrite(&mut request, &asking.parts.headers, scheme);
-        }
+        http2_target::rewrite(&mut request, received, self.upstream().address.scheme);
         request
     }
 
@@ -326,30 +368,15 @@ impl Deadlines<'_> {
     }
 }
 
-/// Says what hyper would leave out: that there is no body where the client said so, and that there
-/// is one with a method that seldom has one.
-fn frame(out: &mut HeaderMap, received: &HeaderMap, body: &RequestBody) {
-    if body.is_end_stream() {
-        if received.contains_key(CONTENT_LENGTH) {
-            out.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-    } else if body.size_hint().exact().is_none() {
-        out.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        if let Some(trailers) = headers::announced_trailers(received) {
-            out.insert(TRAILER, trailers);
-        }
-    }
-}
-
 /// What went wrong between this proxy and a target, or between the client and this proxy.
-fn classify(error: &hyper::Error, progress: &Progress) -> Failure {
+fn classify(broken: &Broken, progress: &Progress) -> Failure {
     if progress.is_idle() {
         Failure::SlowRequest
     } else if progress.is_too_large() {
         Failure::TooLarge
-    } else if error.is_user() || progress.is_broken() {
+    } else if broken.is_requests() || progress.is_broken() {
         Failure::BadRequest("the request body broke off")
-    } else if error.is_parse() || http2_target::is_malformed(error) {
+    } else if broken.is_malformed() {
         Failure::BadResponse
     } else {
         Failure::ConnectionEnded

@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::broken::Broken;
 use super::headers;
 use super::pool::Lease;
 use super::reply::Failure;
@@ -34,13 +35,11 @@ pub(crate) enum ProxyBody {
 
 /// A response body from a target.
 pub(crate) struct ResponseBody {
-    body: Incoming,
     watch: Watch,
     /// What ends it early, once what came before is on its way.
     broken: Option<BodyError>,
-    /// Given back to its pool when the body has ended and the request was sent whole.
-    lease: Option<Lease>,
-    request: Rc<Progress>,
+    /// Where it comes from; given back to its pool when it has ended.
+    lease: Lease,
     _open: OpenBody,
     underway: Underway,
 }
@@ -97,7 +96,7 @@ struct Watch {
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The other side broke off.
-    Broken(hyper::Error),
+    Broken(Broken),
     /// Nothing moved for too long.
     Idle,
     /// The whole exchange took too long.
@@ -132,29 +131,18 @@ impl ProxyBody {
 
 impl ResponseBody {
     /// A body that comes from a target over `lease`'s connection.
-    pub(crate) fn new(
-        body: Incoming,
+    pub(super) fn new(
         patience: Patience,
         mut lease: Lease,
-        request: Rc<Progress>,
         open: OpenBody,
         underway: Underway,
     ) -> ResponseBody {
-        if !request.is_whole() {
-            // A client may take in nothing of the answer before all that it sends is gone.
-            lease.let_go();
-        }
-        let mut whole = ResponseBody {
-            body,
-            watch: Watch::new(patience),
-            broken: None,
-            lease: Some(lease),
-            request,
-            _open: open,
-            underway,
-        };
+        // A client may take in nothing of the answer before all that it sends is gone.
+        lease.let_go();
+        let (watch, broken) = (Watch::new(patience), None);
+        let mut whole = ResponseBody { watch, broken, lease, _open: open, underway };
         whole.underway.complete(false);
-        if whole.body.is_end_stream() {
+        if whole.lease.is_end_stream() {
             whole.ended();
         }
         whole
@@ -165,10 +153,7 @@ impl ResponseBody {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let polled = match &mut self.lease {
-            Some(lease) => lease.poll_frame(&mut self.body, cx),
-            None => Pin::new(&mut self.body).poll_frame(cx),
-        };
+        let polled = self.lease.poll_frame(cx);
         match ready!(self.watch.over(polled, cx)) {
             Some(Err(error)) => {
                 self.broken = Some(error);
@@ -181,9 +166,7 @@ impl ResponseBody {
 
     fn ended(&mut self) {
         self.underway.complete(true);
-        if let Some(lease) = self.lease.take().filter(|_| self.request.is_whole()) {
-            lease.give_back();
-        }
+        self.lease.give_back();
     }
 }
 
@@ -296,7 +279,7 @@ impl Watch {
     /// What comes of a body that was polled.
     fn over(
         &mut self,
-        polled: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+        polled: Poll<Option<Result<Frame<Bytes>, Broken>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match polled {
@@ -355,7 +338,7 @@ impl Body for ProxyBody {
                 {
                     body.underway.passed_on(data.map_or(0, Bytes::len));
                 }
-                if ends(&frame) || body.body.is_end_stream() {
+                if ends(&frame) || body.lease.is_end_stream() {
                     body.ended();
                 }
                 Poll::Ready(frame)
@@ -366,7 +349,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ProxyBody::Full(bytes) => bytes.is_none(),
-            ProxyBody::Streamed(body) => body.body.is_end_stream(),
+            ProxyBody::Streamed(body) => body.lease.is_end_stream(),
         }
     }
 
@@ -375,7 +358,7 @@ impl Body for ProxyBody {
             ProxyBody::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            ProxyBody::Streamed(body) => body.body.size_hint(),
+            ProxyBody::Streamed(body) => body.lease.size_hint(),
         }
     }
 }
@@ -398,7 +381,8 @@ impl Body for RequestBody {
             Source::Client(client) => (&mut client.0, &mut client.1),
         };
         let progress = &body.progress;
-        let polled = watch.over(Pin::new(&mut *incoming).poll_frame(cx), cx);
+        let polled = Pin::new(&mut *incoming).poll_frame(cx).map_err(Broken::Hyper);
+        let polled = watch.over(polled, cx);
         progress.waiting.set(polled.is_pending());
         let mut frame = ready!(polled);
         let length = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());

@@ -1,7 +1,6 @@
 //! Opening a connection to a target: address, distance, TLS, and the protocol spoken over it.
 //!
-//! Keeps nothing: that is `pool`'s. A target named `http` is connected to without a box or an
-//! indirection on the way of its bytes; all others share one type of connection.
+//! Keeps nothing: that is `pool`'s.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -11,15 +10,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::distance::Delayed;
-use super::driven::Driven;
+use super::http1_target::connection::{self, Connection, Stream};
 use super::pool::Endpoint;
 use super::reply::Failure;
 use super::resolve::Resolver;
@@ -39,7 +37,7 @@ pub(crate) struct Dialer {
 /// A connection just opened, and what it can carry.
 pub(super) enum Opened {
     /// One exchange at a time.
-    Http1(Driven),
+    Http1(Box<Connection>),
     /// As many as the target allows, which it may say at any time.
     Http2(http2::SendRequest<RequestBody>, Rc<Cell<usize>>),
 }
@@ -104,43 +102,27 @@ impl Dialer {
         let rtt = begun.elapsed();
         // A lost option costs latency, not correctness.
         let _ = stream.set_nodelay(true);
-        let stream: Box<dyn Stream> = match (endpoint.address.scheme, distance) {
-            (Scheme::Http, None) => return Ok((speak_http1(stream).await?, rtt)),
-            (_, None) => Box::new(stream),
-            (_, Some(delay)) => Box::new(Delayed::new(stream, delay)),
+        let stream: Box<dyn Stream> = match distance {
+            None => Box::new(stream),
+            Some(delay) => Box::new(Delayed::new(stream, delay)),
         };
         let opened = match endpoint.address.scheme {
-            Scheme::Http => speak_http1(stream).await?,
+            Scheme::Http => Opened::Http1(Box::new(Connection::new(stream))),
             Scheme::H2c => speak_http2(stream).await?,
             Scheme::Https => {
                 // The state of TLS is large, and plain targets shall not pay for it.
                 let agreed = self.tls.connect(stream, endpoint.name(), http1_only);
                 let (stream, http2) = Box::pin(agreed).await?;
                 let stream: Box<dyn Stream> = Box::new(stream);
-                if http2 { speak_http2(stream).await? } else { speak_http1(stream).await? }
+                if http2 {
+                    speak_http2(stream).await?
+                } else {
+                    Opened::Http1(Box::new(Connection::new(stream)))
+                }
             }
         };
         Ok((opened, rtt))
     }
-}
-
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-async fn speak_http1<T>(stream: T) -> Result<Opened, Failure>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(RESPONSE_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Failure::ConnectRefused)?;
-    Ok(Opened::Http1(Driven::new(sender, async move {
-        // How a connection ended is told to whoever used it; an idle one may end as it likes.
-        let _ = connection.with_upgrades().await;
-    })))
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
@@ -149,7 +131,7 @@ async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_max_send_streams(UNTOLD)
         .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .max_header_list_size(RESPONSE_HEAD_BYTES as u32)
+        .max_header_list_size(connection::HEAD_BYTES as u32)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
@@ -191,8 +173,6 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
     }
 }
 
-/// The largest response head.
-const RESPONSE_HEAD_BYTES: usize = 128 << 10;
 /// Requests at once over one connection, where the target allows as many.
 const STREAMS: u32 = 100;
 /// Requests at once before the target has said how many it allows; more wait for its word, which

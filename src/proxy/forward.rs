@@ -406,11 +406,10 @@ fn answer(
     route: &RunningRoute,
     underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
-    let Answered { response, mut lease, progress, at } = answered;
-    let (mut parts, body) = response.into_parts();
+    let Answered { response, mut lease, at } = answered;
+    let (mut parts, ()) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        lease.let_go();
-        return tunnel::switch(parts, trying, at, asking, route, underway);
+        return tunnel::switch(parts, lease, trying, at, asking, route, underway);
     }
     let framing = headers::framing(parts.status, &parts.headers);
     // A success would open the stream to a client that asked for a tunnel over it.
@@ -429,7 +428,7 @@ fn answer(
     Filters::of(&route.rule).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.cell());
     let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
-    let body = ResponseBody::new(body, patience, lease, progress, open, underway);
+    let body = ResponseBody::new(patience, lease, open, underway);
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
 }
 

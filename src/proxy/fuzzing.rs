@@ -2,20 +2,20 @@
 //! target `request`.
 //!
 //! Compiled for fuzzing and for tests only. The way is the real one without sockets: hyper's
-//! server reads the bytes, the proxy's own code decides and writes anew, hyper's client sends.
+//! server reads the bytes, the proxy's own code decides, writes anew and sends.
 //! What comes out is judged by `judge`, which shares no parser with either.
 
 mod judge;
 mod wire;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -28,7 +28,8 @@ use self::wire::{Received, Recorded, Sent, until_quiet};
 use super::attempt::Trying;
 use super::body::{Progress, ProxyBody, RequestBody};
 use super::forward::{Asking, Client, Decided, Worker};
-use super::http2_target;
+use super::http1_target::connection::Connection;
+use super::http1_target::request::Announced;
 use super::listener::{Bounds, ProxyConfig, worker};
 use super::resolve::AddressPolicy;
 use super::routes::{RouteChange, RoutesState, RunningRoute};
@@ -161,15 +162,13 @@ impl Bench {
             key: None,
         };
         let trying = Trying::begin(self.worker.clone(), route.clone(), 0, self.worker.clock.now());
-        let mut request = trying.request(&asking, body, false);
-        self.leads_to_the_same(&seen, &request, &route);
+        self.leads_to_the_same(&seen, &asking, trying.fields(&asking), &route);
         onward.went.set(true);
         if route.rule.targets()[0].address.scheme == Scheme::H2c {
-            http2_target::rewrite(&mut request, &asking.parts.headers, Scheme::H2c);
-            judge_http2(&seen, &request);
+            judge_http2(&seen, &trying.http2_request(&asking, body));
         } else {
             onward.seen.replace(Some(seen));
-            onward.send(request).await;
+            onward.send(&trying, &asking, body).await;
         }
         std::future::pending().await
     }
@@ -179,16 +178,17 @@ impl Bench {
     fn leads_to_the_same(
         &self,
         seen: &Seen,
-        request: &Request<RequestBody>,
+        asking: &Asking,
+        fields: HeaderMap,
         route: &Arc<RunningRoute>,
     ) {
         if seen.rewritten_host.is_some() || seen.rewrites_path || seen.host.is_none() {
             return;
         }
         let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = request.method().clone();
-        parts.uri = request.uri().clone();
-        parts.headers = request.headers().clone();
+        parts.method = asking.parts.method.clone();
+        parts.uri = asking.onward.uri.clone();
+        parts.headers = fields;
         for own in ["via", "cdn-loop", "max-forwards"] {
             parts.headers.remove(own);
         }
@@ -203,12 +203,13 @@ impl Bench {
 
 impl Onward {
     /// Writes a request as it goes to a target; the target never answers.
-    async fn send(&self, request: Request<RequestBody>) {
-        let request = request.map(|body| self.recorded.of(body));
-        let (mut sender, connection) =
-            client::handshake(TokioIo::new(self.sent.clone())).await.expect("nothing to agree on");
+    async fn send(&self, trying: &Trying, asking: &Asking, body: RequestBody) {
+        let announced = Announced::of(&body, &asking.parts.headers);
+        let mut connection = Connection::new(Box::new(self.sent.clone()));
+        let head = |out: &mut Vec<u8>| trying.write_head(asking, out);
+        connection.begin(head, false, announced, self.recorded.of(body));
         // An error is a body that broke off: what was sent until then is judged.
-        let _ = tokio::join!(sender.send_request(request), connection);
+        let _ = poll_fn(|cx| connection.poll_head(cx)).await;
     }
 
     fn judged(&self) {

@@ -123,7 +123,7 @@ pub(crate) struct Hop<'a> {
     /// The scheme that the client used.
     pub(crate) scheme: &'static str,
     /// The Host that the target shall see.
-    pub(crate) host: Option<HeaderValue>,
+    pub(crate) host: Option<&'a HeaderValue>,
     /// The Host that the client sent.
     pub(crate) received_host: Option<&'a HeaderValue>,
     /// This node's name in CDN-Loop.
@@ -134,36 +134,63 @@ pub(crate) struct Hop<'a> {
     pub(crate) request_id: Option<&'a HeaderValue>,
 }
 
-/// The headers that the target sees.
-pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
-    let mut out = HeaderMap::with_capacity(received.len() + 8);
-    if let Some(host) = &hop.host {
-        out.insert(HOST, host.clone());
+/// Something that takes the fields of a head, one after the other.
+pub(crate) trait Fields {
+    /// Adds one behind the others.
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue);
+}
+
+impl Fields for HeaderMap {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name.clone(), value.clone());
+    }
+}
+
+/// As HTTP/1.1 writes them (RFC 9112, section 5).
+impl Fields for Vec<u8> {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        self.reserve(name.len() + value.len() + 4);
+        self.extend_from_slice(name);
+        self.extend_from_slice(b": ");
+        self.extend_from_slice(value);
+        self.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Says to a target what was received, as far as it concerns it, and what this hop adds.
+pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>, out: &mut impl Fields) {
+    if let Some(host) = hop.host {
+        out.add(&HOST, host);
     }
     let names_fields = names_fields(received);
     for (name, value) in received {
         let dropped =
             is_said_anew(name) || is_hop_by_hop(name) || names_fields && listed(received, name);
         if !dropped {
-            out.append(name.clone(), value.clone());
+            out.add(name, value);
         }
     }
-    out.append(VIA, hop.via.clone());
-    out.append(CDN_LOOP, hop.own.clone());
-    out.insert(X_FORWARDED_FOR, hop.client.clone());
-    out.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
+    out.add(&VIA, hop.via);
+    out.add(&CDN_LOOP, hop.own);
+    out.add(&X_FORWARDED_FOR, hop.client);
+    out.add(&X_FORWARDED_PROTO, &HeaderValue::from_static(hop.scheme));
     if let Some(host) = hop.received_host {
-        out.insert(X_FORWARDED_HOST, host.clone());
+        out.add(&X_FORWARDED_HOST, host);
     }
     if let Some(id) = hop.request_id {
-        out.insert(REQUEST_ID, id.clone());
+        out.add(&REQUEST_ID, id);
     }
-    out
 }
 
-/// Puts a cookie that came in pieces together again (RFC 9113, section 8.2.3).
+/// Whether a cookie came in pieces (RFC 9113, section 8.2.3).
+pub(crate) fn has_crumbs(headers: &HeaderMap) -> bool {
+    headers.get_all(COOKIE).iter().nth(1).is_some()
+}
+
+/// Puts a cookie that came in pieces together again.
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+    if !has_crumbs(headers) {
         return;
     }
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -188,13 +215,17 @@ pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
     take_out(trailers, |name| is_hop_by_hop(name) || is_for_heads(name));
 }
 
-/// What a message says of the trailers behind its body, without those that never go on. Without
-/// that nobody in HTTP/1.1 waits for them (RFC 9110, section 6.6.2).
-pub(crate) fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
-    let names: Vec<HeaderName> = members(headers, &TRAILER)
+/// The names of the trailers that a message says are behind its body, without those that never go
+/// on.
+pub(crate) fn names_of_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
+    members(headers, &TRAILER)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !is_hop_by_hop(name) && !is_for_heads(name))
-        .collect();
+        .collect()
+}
+
+/// Says so; without that nobody in HTTP/1.1 waits for them (RFC 9110, section 6.6.2).
+pub(crate) fn announcement(names: &[HeaderName]) -> Option<HeaderValue> {
     let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
     HeaderValue::from_str(&names.join(", ")).ok().filter(|_| !names.is_empty())
 }
@@ -228,6 +259,13 @@ pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing
     let has_length = sized && !coded && status != StatusCode::NO_CONTENT;
     let repeats_length = if has_length { repeats_length(headers)? } else { false };
     Some(Framing { has_length, repeats_length, contradicts: sized && coded })
+}
+
+/// The length that a message says, be it more than once; none where it is not one number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    repeats_length(headers)?;
+    let said = members(headers, &CONTENT_LENGTH).next()?;
+    std::str::from_utf8(said).ok()?.parse().ok()
 }
 
 /// Whether a length is said more than once; none where it is not one number (RFC 9112, section
@@ -273,7 +311,8 @@ pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
             headers.remove(name);
         }
     }
-    let trailers = if framing.has_length { None } else { announced_trailers(headers) };
+    let trailers =
+        if framing.has_length { None } else { announcement(&names_of_trailers(headers)) };
     take_out(headers, is_hop_by_hop);
     if let Some(trailers) = trailers {
         headers.insert(TRAILER, trailers);
@@ -320,11 +359,11 @@ mod tests {
         map
     }
 
-    fn hop<'a>(value: &'a HeaderValue) -> Hop<'a> {
+    fn hop<'a>(value: &'a HeaderValue, host: &'a HeaderValue) -> Hop<'a> {
         Hop {
             client: value,
             scheme: "http",
-            host: Some(HeaderValue::from_static("shop.internal")),
+            host: Some(host),
             received_host: Some(value),
             own: value,
             via: value,
@@ -348,7 +387,8 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("accept", "*/*"),
         ]);
-        let out = for_target(&received, &hop(&own));
+        let (host, mut out) = (HeaderValue::from_static("shop.internal"), HeaderMap::new());
+        for_target(&received, &hop(&own, &host), &mut out);
         for gone in ["connection", "x-secret", "keep-alive", "te", "transfer-encoding"] {
             assert!(!out.contains_key(gone), "{gone}");
         }

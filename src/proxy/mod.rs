@@ -16,14 +16,15 @@ mod checks;
 mod connection;
 pub(crate) mod control_port;
 pub(crate) mod dial;
-mod driven;
 mod forward;
 
 mod authority;
 mod body;
+mod broken;
 pub(crate) mod distance;
 mod grpc;
 mod headers;
+mod http1_target;
 mod http2;
 mod http2_target;
 pub(crate) mod pool;

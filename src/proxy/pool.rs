@@ -11,17 +11,22 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::body::RequestBody;
+use super::broken::Broken;
 use super::dial::{Dialer, Opened};
-use super::driven::Driven;
+use super::http1_target::connection::{Connection, Stream};
+use super::http1_target::request::Announced;
+use super::http1_target::upload::Upload;
 use super::reply::Failure;
 use crate::model::rule::{Scheme, TargetAddress};
 
@@ -52,7 +57,7 @@ struct AsItIs(u64);
 type ByEndpoint<T> = HashMap<Endpoint, T, BuildHasherDefault<AsItIs>>;
 
 struct Idle {
-    connection: Driven,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -86,12 +91,25 @@ pub(crate) struct Lease {
 }
 
 enum Carrier {
-    Http1(Driven),
+    Http1(Box<Connection>),
+    /// The same while the request goes on by itself.
+    Uploading(Upload),
     Http2(Exchange),
+    /// The exchange is over.
+    Over,
 }
 
 /// One exchange among others.
-struct Exchange(Rc<Multiplexed>);
+struct Exchange {
+    connection: Rc<Multiplexed>,
+    answer: Option<Pin<Box<Answer>>>,
+    /// The request's body, where nothing of it was sent.
+    unsent: Option<RequestBody>,
+    body: Option<Incoming>,
+}
+
+/// What comes of a request over HTTP/2.
+type Answer = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>;
 
 impl Endpoint {
     pub(crate) fn new(address: Arc<TargetAddress>, server_name: Option<Arc<str>>) -> Endpoint {
@@ -232,7 +250,7 @@ impl Pool {
         Lease { carrier, reused, spoilt: false, endpoint: to.clone(), pool: self.clone() }
     }
 
-    fn put(&self, to: Endpoint, connection: Driven) {
+    fn put(&self, to: Endpoint, connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(to).or_default();
         if waiting.len() < MOST_IDLE {
@@ -268,80 +286,156 @@ impl Multiplexed {
 
 impl Lease {
     /// Whether the exchange is carried by HTTP/2.
-    pub(crate) fn is_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         matches!(self.carrier, Carrier::Http2(_))
     }
 
-    /// The answer's head, or the request where nothing of it was sent.
-    pub(crate) async fn send(
+    /// Begins an exchange over HTTP/1.1; the head is written without framing and last line.
+    pub(super) fn begin_http1(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        head: impl FnOnce(&mut Vec<u8>),
+        to_head: bool,
+        announced: Announced,
+        body: RequestBody,
+    ) {
+        if let Carrier::Http1(connection) = &mut self.carrier {
+            connection.begin(head, to_head, announced, body);
+        }
+    }
+
+    /// Begins an exchange over HTTP/2.
+    pub(super) fn begin_http2(&mut self, request: Request<RequestBody>) {
+        if let Carrier::Http2(exchange) = &mut self.carrier {
+            let mut sender = exchange.connection.sender.clone();
+            exchange.answer = Some(Box::pin(sender.try_send_request(request)));
+        }
+    }
+
+    /// Sends, and waits for the answer's head.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
         match &mut self.carrier {
-            Carrier::Http1(connection) => connection.send(request).await,
-            Carrier::Http2(exchange) => exchange.0.sender.clone().try_send_request(request).await,
+            Carrier::Http1(connection) => connection.poll_head(cx),
+            Carrier::Http2(exchange) => exchange.poll_head(cx),
+            _ => Poll::Ready(Err(Broken::Ended)),
+        }
+    }
+
+    /// The request's body, where nothing of the request was sent.
+    pub(super) fn take_unsent(&mut self) -> Option<RequestBody> {
+        match &mut self.carrier {
+            Carrier::Http1(connection) => connection.take_unsent(),
+            Carrier::Http2(exchange) => exchange.unsent.take(),
+            _ => None,
         }
     }
 
     /// The next frame of the answer's body.
-    pub(crate) fn poll_frame(
+    pub(super) fn poll_frame(
         &mut self,
-        body: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.carrier {
-            Carrier::Http1(connection) => connection.poll_frame(body, cx),
-            Carrier::Http2(_) => Pin::new(body).poll_frame(cx),
+            Carrier::Http1(connection) => connection.poll_frame(cx),
+            Carrier::Uploading(upload) => upload.with(|connection| connection.poll_frame(cx)),
+            Carrier::Http2(exchange) => match &mut exchange.body {
+                Some(body) => Pin::new(body).poll_frame(cx).map_err(Broken::Hyper),
+                None => Poll::Ready(None),
+            },
+            Carrier::Over => Poll::Ready(None),
         }
     }
 
-    /// Lets the connection go on by itself, also while nobody polls what comes over it.
-    pub(crate) fn let_go(&mut self) {
-        if let Carrier::Http1(connection) = &mut self.carrier {
-            connection.let_go();
+    /// How much of the answer's body is still to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let left = match &self.carrier {
+            Carrier::Http1(connection) => connection.left(),
+            Carrier::Uploading(upload) => upload.with(|connection| connection.left()),
+            Carrier::Http2(exchange) => {
+                return exchange.body.as_ref().map_or(SizeHint::default(), Body::size_hint);
+            }
+            Carrier::Over => Some(0),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// Whether nothing of the answer's body is still to come.
+    pub(super) fn is_end_stream(&self) -> bool {
+        match &self.carrier {
+            Carrier::Http2(exchange) => exchange.body.as_ref().is_none_or(Body::is_end_stream),
+            _ => self.size_hint().exact() == Some(0),
+        }
+    }
+
+    /// What is left of the request goes on by itself, also while nobody takes in the answer.
+    pub(super) fn let_go(&mut self) {
+        let sending = matches!(&self.carrier, Carrier::Http1(connection) if !connection.is_sent());
+        if sending && let Carrier::Http1(connection) = self.take() {
+            self.carrier = Carrier::Uploading(Upload::begin(connection));
         }
     }
 
     /// What came over it makes it unfit for another exchange.
-    pub(crate) fn spoil(&mut self) {
+    pub(super) fn spoil(&mut self) {
         self.spoilt = true;
-        if let Carrier::Http2(connection) = &self.carrier {
-            connection.0.spoilt.set(true);
+        if let Carrier::Http2(exchange) = &self.carrier {
+            exchange.connection.spoilt.set(true);
         }
     }
 
-    /// The exchange is over: somebody else may use the connection once it is clean.
-    pub(crate) fn give_back(self) {
-        let Carrier::Http1(mut connection) = self.carrier else { return };
-        if self.spoilt {
-            return;
+    /// The answer is whole: somebody else may use the connection, if nothing is left of this
+    /// exchange.
+    pub(super) fn give_back(&mut self) {
+        let connection = match self.take() {
+            Carrier::Http1(connection) => Some(connection),
+            Carrier::Uploading(upload) => upload.into_connection(),
+            Carrier::Http2(_) | Carrier::Over => None,
+        };
+        if let Some(connection) = connection.filter(|it| !self.spoilt && it.is_clean()) {
+            self.pool.put(self.endpoint.clone(), connection);
         }
-        if connection.is_ready() {
-            self.pool.put(self.endpoint, connection);
-            return;
+    }
+
+    /// The connection that is not one of HTTP any more, and what came over it already.
+    pub(super) fn into_stream(mut self) -> Option<(Box<dyn Stream>, Bytes)> {
+        match self.take() {
+            Carrier::Http1(connection) => Some(connection.into_parts()),
+            _ => None,
         }
-        // Its last bytes may still be on their way out; a target that takes no more of them would
-        // keep it for ever. No request waits for it meanwhile.
-        tokio::task::spawn_local(async move {
-            let settled = tokio::time::timeout(SETTLED, connection.settles()).await;
-            if settled == Ok(true) {
-                self.pool.put(self.endpoint, connection);
-            }
-        });
+    }
+
+    fn take(&mut self) -> Carrier {
+        std::mem::replace(&mut self.carrier, Carrier::Over)
     }
 }
 
 impl Exchange {
     fn begin(connection: Rc<Multiplexed>) -> Exchange {
         connection.streams.set(connection.streams.get() + 1);
-        Exchange(connection)
+        Exchange { connection, answer: None, unsent: None, body: None }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(Broken::Ended)) };
+        let answered = ready!(answer.as_mut().poll(cx));
+        self.answer = None;
+        Poll::Ready(match answered {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                self.body = Some(body);
+                Ok(Response::from_parts(parts, ()))
+            }
+            Err(mut refused) => {
+                self.unsent = refused.take_message().map(Request::into_body);
+                Err(Broken::Hyper(refused.into_error()))
+            }
+        })
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.since.set(Instant::now());
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.since.set(Instant::now());
     }
 }
 
@@ -349,7 +443,5 @@ impl Drop for Exchange {
 const MOST_IDLE: usize = 128;
 /// How long one may wait: below the keep-alive of common servers.
 const IDLE_AGE: Duration = Duration::from_secs(55);
-/// How long a connection may take to come to rest after an exchange.
-const SETTLED: Duration = Duration::from_secs(1);
 /// How often the waiting ones are looked through.
 const SWEEP: Duration = Duration::from_secs(5);

@@ -4,14 +4,13 @@
 //! of its own (one that HTTP/2 shares may carry several). What does not come within the time-out is
 //! bad. The policy on addresses holds as for requests. A probe tells nothing about latency.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, TE, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Request, StatusCode};
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -19,6 +18,7 @@ use tokio::task::LocalSet;
 use super::body::{Progress, RequestBody};
 use super::checks::Check;
 use super::dial::{Dialer, Distance};
+use super::http1_target::request::{self, Announced};
 use super::http2_target;
 use super::pool::{Endpoint, Lease, Pool};
 use super::resolve::{AddressPolicy, Resolver};
@@ -104,7 +104,7 @@ async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> bool {
             let request = request(endpoint, Method::GET, path).header(ACCEPT, "*/*");
             let request = request.body(RequestBody::empty(&progress));
             let answer = ask(endpoint, request, pool).await;
-            answer.is_some_and(|(response, _)| (200..400).contains(&response.status().as_u16()))
+            answer.is_some_and(|(status, _)| (200..400).contains(&status.as_u16()))
         }
         Probe::Grpc(service) => {
             let body = grpc_health::question(service);
@@ -113,14 +113,14 @@ async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> bool {
                 .header(TE, "trailers")
                 .body(RequestBody::own(body, &progress));
             match ask(endpoint, request, pool).await {
-                Some((response, _lease)) => is_serving(response).await,
-                None => false,
+                Some((StatusCode::OK, lease)) => is_serving(lease).await.unwrap_or(false),
+                _ => false,
             }
         }
     }
 }
 
-fn request(endpoint: &Endpoint, method: Method, path: &str) -> request::Builder {
+fn request(endpoint: &Endpoint, method: Method, path: &str) -> http::request::Builder {
     let agent = concat!("tradewind/", env!("CARGO_PKG_VERSION"), " (health check)");
     let authority = endpoint.address.authority();
     Request::builder().method(method).uri(path).header(HOST, authority).header(USER_AGENT, agent)
@@ -132,26 +132,38 @@ async fn ask(
     endpoint: &Endpoint,
     request: http::Result<Request<RequestBody>>,
     pool: &Rc<Pool>,
-) -> Option<(Response<Incoming>, Lease)> {
+) -> Option<(StatusCode, Lease)> {
     let mut request = request.ok()?;
     let (mut lease, _) = pool.open(endpoint, false).await.ok()?;
     if lease.is_http2() {
         // What it says of trailers it says itself.
         http2_target::rewrite(&mut request, &HeaderMap::new(), endpoint.address.scheme);
+        lease.begin_http2(request);
+    } else {
+        let (parts, body) = request.into_parts();
+        let announced = Announced::of(&body, &parts.headers);
+        let head = |out: &mut Vec<u8>| {
+            request::line(&parts.method, &parts.uri, out);
+            request::fields(&parts.headers, out);
+        };
+        lease.begin_http1(head, false, announced, body);
     }
-    let response = lease.send(request).await.ok()?;
-    Some((response, lease))
+    let response = poll_fn(|cx| lease.poll_head(cx)).await.ok()?;
+    Some((response.status(), lease))
 }
 
-/// Whether this is what gRPC calls a good answer, and says so.
-async fn is_serving(response: Response<Incoming>) -> bool {
-    if response.status() != StatusCode::OK {
-        return false;
+/// Whether this is what gRPC calls a good answer, and says so; none where it breaks off.
+async fn is_serving(mut lease: Lease) -> Option<bool> {
+    let (mut message, mut trailers) = (Vec::new(), HeaderMap::new());
+    while let Some(frame) = poll_fn(|cx| lease.poll_frame(cx)).await {
+        match frame.ok()?.into_data() {
+            Ok(data) if message.len() + data.len() > grpc_health::MOST_BYTES => return None,
+            Ok(data) => message.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+        }
     }
-    let body = Limited::new(response.into_body(), grpc_health::MOST_BYTES);
-    let Ok(answer) = body.collect().await else { return false };
-    let status = answer.trailers().and_then(|trailers| trailers.get("grpc-status"));
-    status.is_some_and(|status| status == "0") && grpc_health::is_serving(&answer.to_bytes())
+    let well = trailers.get("grpc-status").is_some_and(|status| status == "0");
+    Some(well && grpc_health::is_serving(&message))
 }
 
 /// How often new checks are looked for.

@@ -99,12 +99,11 @@ impl<'r> Repeats<'r> {
 
 /// Takes in an answer that nobody wants, if it is short, so that its connection can be used again.
 pub(super) fn discard(answered: Answered) {
-    let Answered { response, mut lease, .. } = answered;
-    let mut body = response.into_body();
+    let mut lease = answered.lease;
     tokio::task::spawn_local(async move {
         let mut room = DISCARDED;
         let end = async {
-            while let Some(frame) = poll_fn(|cx| lease.poll_frame(&mut body, cx)).await {
+            while let Some(frame) = poll_fn(|cx| lease.poll_frame(cx)).await {
                 let length = frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
                 room = room.checked_sub(length)?;
             }

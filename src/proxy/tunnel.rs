@@ -12,8 +12,10 @@ use std::task::ready;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use http::header::{
-    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    UPGRADE,
 };
 use http::{Method, Response, StatusCode, Version, request, response};
 use hyper::body::{Body, Incoming};
@@ -28,6 +30,8 @@ use super::attempt::Trying;
 use super::body::{OpenBody, Patience, ProxyBody};
 use super::forward::Asking;
 use super::headers::{self, Framing};
+use super::http1_target::connection::Stream;
+use super::pool::Lease;
 use super::reply::Failure;
 use super::routes::{Filters, RunningRoute};
 use super::underway::Underway;
@@ -36,8 +40,8 @@ use crate::routing::cell::Outcome;
 
 /// The target's side of a tunnel, before the client's side is there.
 pub(crate) struct Tunnel {
-    /// Comes once the target's connection has stopped being HTTP.
-    target: OnUpgrade,
+    /// The target's connection, which has stopped being HTTP, and what came over it already.
+    target: (Box<dyn Stream>, Bytes),
     patience: Patience,
     _open: OpenBody,
     _underway: Underway,
@@ -45,7 +49,7 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(
-        target: OnUpgrade,
+        target: (Box<dyn Stream>, Bytes),
         patience: Patience,
         open: OpenBody,
         underway: Underway,
@@ -58,19 +62,14 @@ impl Tunnel {
     where
         C: AsyncRead + AsyncWrite,
     {
-        // A target that breaks off here has broken off a tunnel: the client sees its end.
-        let Ok(target) = self.target.await else { return };
-        let mut target = TokioIo::new(target);
-        if target.write_all(early).await.is_err() {
-            return;
-        }
+        let (target, answered) = self.target;
         let moved = Cell::new(Instant::now());
         let (from_client, to_client) = tokio::io::split(client);
         let (from_target, to_target) = tokio::io::split(target);
         let both = async {
             tokio::try_join!(
-                copy(from_client, to_target, &moved),
-                copy(from_target, to_client, &moved)
+                copy(early, from_client, to_target, &moved),
+                copy(&answered, from_target, to_client, &moved)
             )
         };
         tokio::select! {
@@ -149,15 +148,15 @@ fn proves(asked: &HeaderMap, answered: &HeaderMap) -> bool {
 /// The target speaks another protocol from here on; good only where the client asked for it.
 pub(super) fn switch(
     mut parts: response::Parts,
+    lease: Lease,
     mut trying: Trying,
     at: Moment,
     asking: &Asking,
     route: &RunningRoute,
     underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
-    let target = parts.extensions.remove::<OnUpgrade>();
-    let Some(target) = target.filter(|_| asking.tunnel.is_agreed(&asking.parts.headers, &parts))
-    else {
+    let agreed = asking.tunnel.is_agreed(&asking.parts.headers, &parts);
+    let Some(target) = lease.into_stream().filter(|_| agreed) else {
         trying.fail(Failure::BadResponse);
         return Err(Failure::BadResponse);
     };
@@ -178,16 +177,18 @@ pub(super) fn switch(
             }
         });
     } else {
-        announce(&mut parts.headers);
+        announce(|name, value| {
+            parts.headers.insert(name, value);
+        });
         asking.client.tunnel.replace(Some(tunnel));
     }
     Ok(Response::from_parts(parts, ProxyBody::empty()))
 }
 
 /// Says what this hop is about to become.
-pub(super) fn announce(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+pub(super) fn announce(mut say: impl FnMut(HeaderName, HeaderValue)) {
+    say(CONNECTION, HeaderValue::from_static("upgrade"));
+    say(UPGRADE, HeaderValue::from_static(WEBSOCKET));
 }
 
 /// Exactly one protocol, since a list leaves open which one is meant.
@@ -198,12 +199,14 @@ fn names_websocket(headers: &HeaderMap) -> bool {
     named && protocols.next().is_none()
 }
 
-/// One direction; its end is passed on, the other direction may go on.
-async fn copy<R, W>(mut from: R, mut to: W, moved: &Cell<Instant>) -> io::Result<()>
+/// One direction, after what came of it early; its end is passed on, the other direction may go on.
+async fn copy<R, W>(early: &[u8], mut from: R, mut to: W, moved: &Cell<Instant>) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    to.write_all(early).await?;
+    to.flush().await?;
     loop {
         let bytes = read(&mut from).await?;
         moved.set(Instant::now());

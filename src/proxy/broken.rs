@@ -1,0 +1,60 @@
+//! What broke an exchange with a target, whatever protocol it was in.
+
+use super::http2_target;
+
+/// Why an exchange did not come to its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The request's own body broke off.
+    Request,
+    /// The connection ended.
+    Ended,
+    /// What the target said is no HTTP/1.1.
+    Malformed,
+    /// hyper says why: over HTTP/2 to a target, or with a client.
+    Hyper(hyper::Error),
+}
+
+impl Broken {
+    /// Whether it was the request's body.
+    pub(super) fn is_requests(&self) -> bool {
+        match self {
+            Broken::Hyper(error) => error.is_user(),
+            _ => matches!(self, Broken::Request),
+        }
+    }
+
+    /// Whether the target said something that it must not say.
+    pub(super) fn is_malformed(&self) -> bool {
+        match self {
+            Broken::Hyper(error) => error.is_parse() || http2_target::is_malformed(error),
+            _ => matches!(self, Broken::Malformed),
+        }
+    }
+
+    /// Whether the target says that it has not looked at the request.
+    pub(super) fn is_unseen(&self) -> bool {
+        matches!(self, Broken::Hyper(error) if http2_target::is_unseen(error))
+    }
+
+    /// Whether the connection can carry nothing more.
+    pub(super) fn ends_connection(&self) -> bool {
+        match self {
+            Broken::Hyper(error) => http2_target::ends_connection(error),
+            _ => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Broken::Request => f.write_str("the request's body broke off"),
+            Broken::Ended => f.write_str("the connection ended"),
+            Broken::Malformed => f.write_str("what came is no HTTP/1.1"),
+            Broken::Hyper(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
