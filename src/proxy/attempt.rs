@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRAILER};
@@ -16,6 +17,7 @@ use http_body::Body;
 use rand::RngExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::alarm::Alarm;
 use super::body::{Progress, RequestBody};
 use super::broken::Broken;
 use super::forward::{Asking, Worker, max_forwards};
@@ -23,6 +25,7 @@ use super::grpc;
 use super::headers::{self, Fields, Hop};
 use super::http1_target::request::{self, Announced};
 use super::http2_target;
+use super::noted::Noted;
 use super::pool::Lease;
 use super::repeats;
 use super::reply::Failure;
@@ -52,7 +55,7 @@ pub(super) struct Missed {
 
 /// An attempt with one.
 pub(super) struct Answered {
-    pub(super) response: Response<()>,
+    pub(super) response: Response<Noted>,
     /// Where its body comes from.
     pub(super) lease: Lease,
     /// When its head was there.
@@ -98,7 +101,7 @@ impl Trying {
             let deadlines = Deadlines { timeouts: &timeouts, asked, begun, until };
             let result = {
                 let answering = pin!(poll_fn(|cx| lease.poll_head(cx)));
-                deadlines.hold(answering, progress).await
+                deadlines.hold(answering, progress, asking.client.alarm.take()).await
             };
             let ended = Instant::now();
             *waited += ended - begun;
@@ -175,7 +178,7 @@ impl Trying {
         if lease.is_http2() {
             lease.begin_http2(self.http2_request(asking, body));
         } else {
-            let announced = Announced::of(&body, &asking.parts.headers);
+            let announced = Announced::of(&body, &asking.parts.headers, asking.noted);
             let to_head = asking.parts.method == Method::HEAD;
             lease.begin_http1(|out| self.write_head(asking, out), to_head, announced, body);
         }
@@ -187,7 +190,7 @@ impl Trying {
         request::line(&parts.method, &asking.onward.uri, out);
         let edited = Filters::of(&self.route.rule).request.is_some()
             || parts.method == Method::OPTIONS
-            || headers::has_crumbs(&parts.headers);
+            || asking.noted.cookie && headers::has_crumbs(&parts.headers);
         if edited {
             request::fields(&self.fields(asking), out);
         } else {
@@ -214,7 +217,7 @@ impl Trying {
             via: self.worker.via(asking.parts.version),
             request_id: asking.request_id.as_ref(),
         };
-        headers::for_target(&asking.parts.headers, &hop, out);
+        headers::for_target(&asking.parts.headers, asking.noted, &hop, out);
     }
 
     /// All fields that the target shall see, but for how the body is framed.
@@ -240,7 +243,7 @@ impl Trying {
         let received = &asking.parts.headers;
         let mut out = self.fields(asking);
         if body.is_end_stream() {
-            if received.contains_key(CONTENT_LENGTH) {
+            if asking.noted.content_length {
                 out.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
         } else if body.size_hint().exact().is_none() {
@@ -339,18 +342,23 @@ impl Deadlines<'_> {
         &self,
         mut coming: Pin<&mut F>,
         progress: &Progress,
+        mut alarm: Alarm<'_>,
     ) -> Option<F::Output> {
         let mut until = self.next(progress);
-        loop {
-            if let Ok(output) = timeout_at(until, coming.as_mut()).await {
-                return Some(output);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = coming.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
             }
-            let next = self.next(progress);
-            if next <= until {
-                return None;
+            loop {
+                ready!(alarm.poll(until, cx));
+                let next = self.next(progress);
+                if next <= until {
+                    return Poll::Ready(None);
+                }
+                until = next;
             }
-            until = next;
-        }
+        })
+        .await
     }
 
     fn next(&self, progress: &Progress) -> Instant {

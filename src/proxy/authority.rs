@@ -45,16 +45,18 @@ pub(crate) struct Authority<'r> {
     pub(crate) whole: &'r str,
     /// Lower case, without port and trailing dot, for matching.
     pub(crate) host: Cow<'r, str>,
+    /// The field that says so, where there is one.
+    field: Option<&'r HeaderValue>,
 }
 
 impl Authority<'_> {
     /// As a header field; the received one is shared, not copied, where it says the same.
-    pub(crate) fn field(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        if self.whole.is_empty() {
-            return None;
+    pub(crate) fn field(&self) -> Option<HeaderValue> {
+        match self.field {
+            Some(field) => Some(field.clone()),
+            None if self.whole.is_empty() => None,
+            None => HeaderValue::from_str(self.whole).ok(),
         }
-        let received = headers.get(HOST).filter(|host| host.as_bytes() == self.whole.as_bytes());
-        received.cloned().or_else(|| HeaderValue::from_str(self.whole).ok())
     }
 }
 
@@ -69,6 +71,7 @@ pub(crate) fn authority<'r>(
     if hosts.next().is_some() {
         return Err(BadRequest::ManyHosts);
     }
+    let field = host;
     let host = host.map(|value| value.to_str().map_err(|_| BadRequest::BadHost)).transpose()?;
     if let Some(scheme) = uri.scheme_str() {
         let authority = uri.authority().ok_or(BadRequest::BadTarget)?;
@@ -89,8 +92,10 @@ pub(crate) fn authority<'r>(
         return parse(authority.as_str());
     }
     match host {
-        Some(host) => parse(host),
-        None if version < Version::HTTP_11 => Ok(Authority { whole: "", host: Cow::Borrowed("") }),
+        Some(host) => Ok(Authority { field, ..parse(host)? }),
+        None if version < Version::HTTP_11 => {
+            Ok(Authority { whole: "", host: Cow::Borrowed(""), field: None })
+        }
         None => Err(BadRequest::NoHost),
     }
 }
@@ -123,7 +128,7 @@ pub(crate) fn parse(text: &str) -> Result<Authority<'_>, BadRequest> {
     } else {
         Cow::Borrowed(host)
     };
-    Ok(Authority { whole: text, host: lower })
+    Ok(Authority { whole: text, host: lower, field: None })
 }
 
 fn has_empty_label(host: &str) -> bool {

@@ -207,6 +207,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let _counted = Counted::begin(&asking.worker.metrics, |metrics| &metrics.resting);
+    asking.client.alarm.clear();
     loop {
         tokio::select! {
             biased;

@@ -23,13 +23,15 @@ use tokio::time::Instant;
 
 use super::access::Entry;
 use super::activity::Activity;
+use super::alarm::Drawer;
 use super::attempt::{Answered, Trying};
 use super::authority::{self, Authority};
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
 use super::grpc;
-use super::headers::{self, REQUEST_ID};
+use super::headers;
 use super::listener::Bounds;
+use super::noted::Noted;
 use super::pool::Pool;
 use super::repeats::{self, Repeats};
 use super::reply::{self, Failure};
@@ -79,6 +81,8 @@ pub(crate) struct Client {
     identity: Option<Identity>,
     pub(super) asked: Cell<bool>,
     pub(super) activity: Rc<Activity>,
+    /// Waits for one answer after the other.
+    pub(super) alarm: Drawer,
     /// What the connection turns into once the answer that says so is written.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
@@ -86,6 +90,7 @@ pub(crate) struct Client {
 /// A request's head, and what the rule made of it.
 pub(super) struct Asking {
     pub(super) parts: request::Parts,
+    pub(super) noted: Noted,
     pub(super) onward: Onward,
     pub(super) client: Rc<Client>,
     /// Made here when the client sent none.
@@ -119,7 +124,14 @@ impl Client {
         // An address is always visible ASCII.
         let text = text.unwrap_or(HeaderValue::from_static("unknown"));
         let activity = Rc::new(Activity::new());
-        Client { text, identity, asked: Cell::new(false), activity, tunnel: RefCell::default() }
+        Client {
+            text,
+            identity,
+            asked: Cell::new(false),
+            activity,
+            alarm: Drawer::default(),
+            tunnel: RefCell::default(),
+        }
     }
 
     /// The scheme of what it asks for.
@@ -161,20 +173,21 @@ impl Worker {
         let entry = log.map(|log| Entry::begin(log, self.clock, begun, &client, &parts));
         underway.entry.clone_from(&entry);
         let (method, version) = (parts.method.clone(), parts.version);
-        let accept = parts.headers.get(ACCEPT).cloned();
+        let noted = Noted::of(&parts.headers);
+        let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
         let grpc = grpc::is_spoken(&parts);
-        let tunnel = Wanted::by(&mut parts, &body);
-        let (route, answered) = match self.decide(&client, &parts) {
+        let tunnel = Wanted::by(&mut parts, noted, &body);
+        let (route, answered) = match self.decide(&client, &parts, noted) {
             Ok(Decided::Answered(route, response)) => (route, Ok(response)),
             Ok(Decided::Onward(route, onward)) => {
-                let request_id = self.request_id(&parts.headers);
+                let request_id = self.request_id(noted);
                 if let Some(entry) = &entry {
                     entry.goes_on(&route, request_id.as_ref());
                 }
                 let until = route.rule.timeouts.total.map(|total| begun + total);
                 let key = hash_key(&route.rule.balance, &parts.headers, &client);
                 let asking =
-                    Asking { parts, onward, client, request_id, begun, until, tunnel, key };
+                    Asking { parts, noted, onward, client, request_id, begun, until, tunnel, key };
                 let answered = self.forward(&asking, &route, body, underway).await;
                 (Some(route), answered)
             }
@@ -223,6 +236,7 @@ impl Worker {
         &self,
         client: &Client,
         parts: &request::Parts,
+        noted: Noted,
     ) -> Result<Decided, Failure> {
         if self.shedding.refuses(&self.metrics.in_flight) {
             self.metrics.shed.fetch_add(1, Relaxed);
@@ -232,14 +246,17 @@ impl Worker {
             return Err(Failure::MethodRefused);
         }
         let bad = |why: authority::BadRequest| Failure::BadRequest(why.as_str());
-        authority::transfer_coding(&parts.headers).map_err(bad)?;
+        if noted.transfer_encoding {
+            authority::transfer_coding(&parts.headers).map_err(bad)?;
+        }
         let authority =
             authority::authority(&parts.uri, &parts.headers, parts.version).map_err(bad)?;
         if !client.may_ask(&authority.host) {
             return Err(Failure::Misdirected);
         }
         let path = authority::path(&parts.uri, &parts.method).map_err(bad)?;
-        if headers::loops(&parts.headers, self.own.as_bytes()) {
+        let been_passed_on = noted.via || noted.cdn_loop;
+        if been_passed_on && headers::loops(&parts.headers, self.own.as_bytes()) {
             return Err(Failure::Loop);
         }
         if parts.method == Method::OPTIONS && max_forwards(&parts.headers) == Some(0) {
@@ -280,8 +297,8 @@ impl Worker {
         }]
     }
 
-    pub(super) fn request_id(&self, received: &HeaderMap) -> Option<HeaderValue> {
-        if received.contains_key(REQUEST_ID) {
+    pub(super) fn request_id(&self, received: Noted) -> Option<HeaderValue> {
+        if received.request_id {
             return None;
         }
         let id: u128 = self.rng.borrow_mut().random();
@@ -407,11 +424,11 @@ fn answer(
     underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
     let Answered { response, mut lease, at } = answered;
-    let (mut parts, ()) = response.into_parts();
+    let (mut parts, noted) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::switch(parts, lease, trying, at, asking, route, underway);
+        return tunnel::switch((parts, noted), lease, trying, at, asking, route, underway);
     }
-    let framing = headers::framing(parts.status, &parts.headers);
+    let framing = headers::framing(parts.status, &parts.headers, noted);
     // A success would open the stream to a client that asked for a tunnel over it.
     let refused = !asking.tunnel.is_stream() || !parts.status.is_success();
     let Some(framing) = framing.filter(|_| refused) else {
@@ -424,7 +441,7 @@ fn answer(
     trying.finish(outcome(parts.status, &parts.headers), at);
     // The hop to the client is this proxy's own (RFC 9112, section 2.3).
     parts.version = Version::HTTP_11;
-    headers::for_client(&mut parts.headers, framing);
+    headers::for_client(&mut parts.headers, noted, framing);
     Filters::of(&route.rule).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.cell());
     let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
@@ -468,7 +485,7 @@ fn onward<T>(
         let text = filters.path(matched, parts.uri.path(), parts.uri.query());
         PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Failure::Internal)?
     };
-    let received_host = authority.field(&parts.headers);
+    let received_host = authority.field();
     let rewritten = filters.rewrite.and_then(|rewrite| rewrite.host.as_ref());
     let host = match rewritten {
         Some(host) => Some(HeaderValue::from_str(host).map_err(|_| Failure::Internal)?),

@@ -31,6 +31,7 @@ use super::forward::{Asking, Client, Decided, Worker};
 use super::http1_target::connection::Connection;
 use super::http1_target::request::Announced;
 use super::listener::{Bounds, ProxyConfig, worker};
+use super::noted::Noted;
 use super::resolve::AddressPolicy;
 use super::routes::{RouteChange, RoutesState, RunningRoute};
 use super::shedding::Shedding;
@@ -135,8 +136,9 @@ impl Bench {
         request: Request<Incoming>,
     ) -> Result<Response<ProxyBody>, hyper::Error> {
         let (mut parts, body) = request.into_parts();
-        let tunnel = Wanted::by(&mut parts, &body);
-        let (route, went_on) = match self.worker.decide(&client, &parts) {
+        let noted = Noted::of(&parts.headers);
+        let tunnel = Wanted::by(&mut parts, noted, &body);
+        let (route, went_on) = match self.worker.decide(&client, &parts, noted) {
             Err(_) => return Ok(Response::new(ProxyBody::empty())),
             Ok(Decided::Answered(_, response)) => {
                 judge::answered(&response);
@@ -150,9 +152,10 @@ impl Bench {
             return Ok(Response::new(ProxyBody::empty()));
         };
         let seen = Seen::new(&parts, &route, tunnel.is_tunnel());
-        let request_id = self.worker.request_id(&parts.headers);
+        let request_id = self.worker.request_id(noted);
         let asking = Asking {
             parts,
+            noted,
             onward: went_on,
             client,
             request_id,
@@ -193,7 +196,7 @@ impl Bench {
             parts.headers.remove(own);
         }
         let client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None);
-        match self.worker.decide(&client, &parts) {
+        match self.worker.decide(&client, &parts, Noted::of(&parts.headers)) {
             Ok(Decided::Onward(again, _)) => assert_eq!(again.id, route.id),
             Ok(Decided::Answered(..)) => panic!("a target would answer by itself"),
             Err(failure) => panic!("a target would refuse: {failure:?}"),
@@ -204,7 +207,7 @@ impl Bench {
 impl Onward {
     /// Writes a request as it goes to a target; the target never answers.
     async fn send(&self, trying: &Trying, asking: &Asking, body: RequestBody) {
-        let announced = Announced::of(&body, &asking.parts.headers);
+        let announced = Announced::of(&body, &asking.parts.headers, asking.noted);
         let mut connection = Connection::new(Box::new(self.sent.clone()));
         let head = |out: &mut Vec<u8>| trying.write_head(asking, out);
         connection.begin(head, false, announced, self.recorded.of(body));

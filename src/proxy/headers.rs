@@ -9,10 +9,11 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    TRAILER, TRANSFER_ENCODING, VIA,
+    TRAILER, VIA,
 };
 
 use super::authority::transfer_coding;
+use super::noted::Noted;
 use crate::model::rule::HeaderEdits;
 
 /// Names that this proxy itself writes.
@@ -26,7 +27,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Whether a field concerns one hop only.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // Told apart by their lengths mostly, which is less work than to compare one by one.
     matches!(
         name.as_str(),
@@ -159,11 +160,11 @@ impl Fields for Vec<u8> {
 }
 
 /// Says to a target what was received, as far as it concerns it, and what this hop adds.
-pub(crate) fn for_target(received: &HeaderMap, hop: &Hop<'_>, out: &mut impl Fields) {
+pub(crate) fn for_target(received: &HeaderMap, noted: Noted, hop: &Hop<'_>, out: &mut impl Fields) {
     if let Some(host) = hop.host {
         out.add(&HOST, host);
     }
-    let names_fields = names_fields(received);
+    let names_fields = noted.connection && names_fields(received);
     for (name, value) in received {
         let dropped =
             is_said_anew(name) || is_hop_by_hop(name) || names_fields && listed(received, name);
@@ -249,12 +250,11 @@ impl Framing {
 
 /// How a response is framed; none for one that cannot be passed on: in a coding that nobody asked
 /// for (RFC 9112, section 6.1), or of a length that is not one number.
-pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing> {
-    if transfer_coding(headers).is_err() {
+pub(crate) fn framing(status: StatusCode, headers: &HeaderMap, noted: Noted) -> Option<Framing> {
+    let (coded, sized) = (noted.transfer_encoding, noted.content_length);
+    if coded && transfer_coding(headers).is_err() {
         return None;
     }
-    let coded = headers.contains_key(TRANSFER_ENCODING);
-    let sized = headers.contains_key(CONTENT_LENGTH);
     // RFC 9112, section 6.3, and RFC 9110, section 8.6.
     let has_length = sized && !coded && status != StatusCode::NO_CONTENT;
     let repeats_length = if has_length { repeats_length(headers)? } else { false };
@@ -264,8 +264,10 @@ pub(crate) fn framing(status: StatusCode, headers: &HeaderMap) -> Option<Framing
 /// The length that a message says, be it more than once; none where it is not one number.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     repeats_length(headers)?;
-    let said = members(headers, &CONTENT_LENGTH).next()?;
-    std::str::from_utf8(said).ok()?.parse().ok()
+    let digits = members(headers, &CONTENT_LENGTH).next()?;
+    digits.iter().try_fold(0_u64, |number, digit| {
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
 }
 
 /// Whether a length is said more than once; none where it is not one number (RFC 9112, section
@@ -302,8 +304,8 @@ pub(crate) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Dur
 }
 
 /// Takes out of a response what concerns the hop to the target only.
-pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
-    if names_fields(headers) {
+pub(crate) fn for_client(headers: &mut HeaderMap, noted: Noted, framing: Framing) {
+    if noted.connection && names_fields(headers) {
         let named: Vec<HeaderName> =
             headers.keys().filter(|name| listed(headers, name)).cloned().collect();
         // Framing stays hyper's: what Connection names is never the length.
@@ -311,14 +313,18 @@ pub(crate) fn for_client(headers: &mut HeaderMap, framing: Framing) {
             headers.remove(name);
         }
     }
-    let trailers =
-        if framing.has_length { None } else { announcement(&names_of_trailers(headers)) };
-    take_out(headers, is_hop_by_hop);
-    if let Some(trailers) = trailers {
-        headers.insert(TRAILER, trailers);
+    if noted.hop_by_hop {
+        let trailers =
+            if framing.has_length { None } else { announcement(&names_of_trailers(headers)) };
+        take_out(headers, is_hop_by_hop);
+        if let Some(trailers) = trailers {
+            headers.insert(TRAILER, trailers);
+        }
     }
     if !framing.has_length {
-        headers.remove(CONTENT_LENGTH);
+        if noted.content_length {
+            headers.remove(CONTENT_LENGTH);
+        }
     } else if framing.repeats_length {
         let once = members(headers, &CONTENT_LENGTH).next().map(HeaderValue::from_bytes);
         if let Some(Ok(once)) = once {
@@ -388,7 +394,7 @@ mod tests {
             ("accept", "*/*"),
         ]);
         let (host, mut out) = (HeaderValue::from_static("shop.internal"), HeaderMap::new());
-        for_target(&received, &hop(&own, &host), &mut out);
+        for_target(&received, Noted::of(&received), &hop(&own, &host), &mut out);
         for gone in ["connection", "x-secret", "keep-alive", "te", "transfer-encoding"] {
             assert!(!out.contains_key(gone), "{gone}");
         }

@@ -9,6 +9,7 @@ pub(crate) mod sockets;
 
 mod access;
 mod activity;
+mod alarm;
 mod announced;
 mod attempt;
 pub(crate) mod certificates;
@@ -27,6 +28,7 @@ mod headers;
 mod http1_target;
 mod http2;
 mod http2_target;
+mod noted;
 pub(crate) mod pool;
 pub(crate) mod prober;
 mod repeats;

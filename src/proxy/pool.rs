@@ -27,6 +27,7 @@ use super::dial::{Dialer, Opened};
 use super::http1_target::connection::{Connection, Stream};
 use super::http1_target::request::Announced;
 use super::http1_target::upload::Upload;
+use super::noted::Noted;
 use super::reply::Failure;
 use crate::model::rule::{Scheme, TargetAddress};
 
@@ -312,7 +313,10 @@ impl Lease {
     }
 
     /// Sends, and waits for the answer's head.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Noted>, Broken>> {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.poll_head(cx),
             Carrier::Http2(exchange) => exchange.poll_head(cx),
@@ -414,7 +418,7 @@ impl Exchange {
         Exchange { connection, answer: None, unsent: None, body: None }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Noted>, Broken>> {
         let Some(answer) = &mut self.answer else { return Poll::Ready(Err(Broken::Ended)) };
         let answered = ready!(answer.as_mut().poll(cx));
         self.answer = None;
@@ -422,7 +426,8 @@ impl Exchange {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 self.body = Some(body);
-                Ok(Response::from_parts(parts, ()))
+                let noted = Noted::of(&parts.headers);
+                Ok(Response::from_parts(parts, noted))
             }
             Err(mut refused) => {
                 self.unsent = refused.take_message().map(Request::into_body);

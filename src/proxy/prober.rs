@@ -20,6 +20,7 @@ use super::checks::Check;
 use super::dial::{Dialer, Distance};
 use super::http1_target::request::{self, Announced};
 use super::http2_target;
+use super::noted::Noted;
 use super::pool::{Endpoint, Lease, Pool};
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::RoutesState;
@@ -141,7 +142,7 @@ async fn ask(
         lease.begin_http2(request);
     } else {
         let (parts, body) = request.into_parts();
-        let announced = Announced::of(&body, &parts.headers);
+        let announced = Announced::of(&body, &parts.headers, Noted::of(&parts.headers));
         let head = |out: &mut Vec<u8>| {
             request::line(&parts.method, &parts.uri, out);
             request::fields(&parts.headers, out);

@@ -31,6 +31,7 @@ use super::body::{OpenBody, Patience, ProxyBody};
 use super::forward::Asking;
 use super::headers::{self, Framing};
 use super::http1_target::connection::Stream;
+use super::noted::Noted;
 use super::pool::Lease;
 use super::reply::Failure;
 use super::routes::{Filters, RunningRoute};
@@ -94,7 +95,7 @@ pub(super) enum Wanted {
 impl Wanted {
     /// What this request wants. One for a WebSocket over a stream becomes what it would be in
     /// HTTP/1.1, so that rules and targets need not know of the difference.
-    pub(super) fn by(parts: &mut request::Parts, body: &Incoming) -> Wanted {
+    pub(super) fn by(parts: &mut request::Parts, noted: Noted, body: &Incoming) -> Wanted {
         if parts.method == Method::CONNECT && parts.version == Version::HTTP_2 {
             let protocol = parts.extensions.get::<Protocol>();
             let websocket = protocol.is_some_and(|it| it.as_str().eq_ignore_ascii_case(WEBSOCKET));
@@ -109,7 +110,7 @@ impl Wanted {
             }
         }
         let over_connection = parts.version == Version::HTTP_11
-            && parts.headers.contains_key(UPGRADE)
+            && noted.upgrade
             && parts.method == Method::GET
             && body.is_end_stream()
             && names_websocket(&parts.headers)
@@ -147,7 +148,7 @@ fn proves(asked: &HeaderMap, answered: &HeaderMap) -> bool {
 
 /// The target speaks another protocol from here on; good only where the client asked for it.
 pub(super) fn switch(
-    mut parts: response::Parts,
+    (mut parts, noted): (response::Parts, Noted),
     lease: Lease,
     mut trying: Trying,
     at: Moment,
@@ -161,7 +162,7 @@ pub(super) fn switch(
         return Err(Failure::BadResponse);
     };
     trying.finish(Outcome::Success, at);
-    headers::for_client(&mut parts.headers, Framing::NONE);
+    headers::for_client(&mut parts.headers, noted, Framing::NONE);
     Filters::of(&route.rule).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.cell());
     let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };

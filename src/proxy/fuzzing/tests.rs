@@ -50,7 +50,11 @@ fn is_faulty(sent: &str, body: &[u8], whole: bool) -> bool {
         (http::header::CONNECTION, "x-named".parse().unwrap()),
     ]);
     let Ok(Decided::Onward(route, _)) = BENCH.with(|bench| {
-        bench.worker.decide(&Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None), &parts)
+        bench.worker.decide(
+            &Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None),
+            &parts,
+            Noted::of(&parts.headers),
+        )
     }) else {
         panic!("the rule is there")
     };

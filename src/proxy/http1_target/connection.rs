@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::super::body::RequestBody;
 use super::super::broken::Broken;
+use super::super::noted::Noted;
 use super::decoder::{Decoder, Step};
 use super::request::{Announced, Outgoing};
 use super::response::{self, Parsed};
@@ -103,7 +104,7 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
     pub(in crate::proxy) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<()>, Broken>> {
+    ) -> Poll<Result<Response<Noted>, Broken>> {
         let sent = self.outgoing.poll(&mut self.stream, cx);
         if let Poll::Ready(Err(Broken::Request)) = sent {
             return Poll::Ready(Err(Broken::Request));
@@ -131,7 +132,7 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
         Poll::Ready(())
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Noted>, Broken>> {
         loop {
             if let Some(response) = self.understand()? {
                 return Poll::Ready(Ok(response));
@@ -158,7 +159,7 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
     }
 
     /// The head of the answer, if it is there.
-    fn understand(&mut self) -> Result<Option<Response<()>>, Broken> {
+    fn understand(&mut self) -> Result<Option<Response<Noted>>, Broken> {
         while !self.unread.is_empty() {
             let seen = self.scanned.saturating_sub(HEAD_END);
             if self.scanned > 0 && !has_end(&self.unread[seen..]) {

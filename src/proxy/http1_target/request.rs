@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::super::broken::Broken;
 use super::super::headers::{self, Fields};
+use super::super::noted::Noted;
 
 /// How a body is announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +44,10 @@ pub(super) struct Outgoing<B> {
 
 impl Announced {
     /// What to say of this body, when the client said this.
-    pub(in crate::proxy) fn of(body: &impl Body, received: &HeaderMap) -> Announced {
+    pub(in crate::proxy) fn of(body: &impl Body, received: &HeaderMap, noted: Noted) -> Announced {
         if body.is_end_stream() {
             // That there is none is said where the client said so.
-            let said = received.contains_key(CONTENT_LENGTH);
-            return if said { Announced::Length(0) } else { Announced::Nothing };
+            return if noted.content_length { Announced::Length(0) } else { Announced::Nothing };
         }
         match body.size_hint().exact() {
             Some(length) => Announced::Length(length),

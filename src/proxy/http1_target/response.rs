@@ -6,19 +6,19 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::TRANSFER_ENCODING;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use httparse::{Error, Header, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::super::authority::transfer_coding;
 use super::super::headers;
+use super::super::noted::Noted;
 use super::decoder::Decoder;
 
 /// What a head says.
 pub(super) struct Head {
-    pub(super) response: Response<()>,
+    pub(super) response: Response<Noted>,
     pub(super) body: Decoder,
     /// Whether the target keeps the connection for another exchange.
     pub(super) keeps: bool,
@@ -48,7 +48,8 @@ pub(super) fn head(bytes: &mut Bytes, to_head: bool) -> Option<Parsed> {
         bytes.advance(length);
         return Some(Parsed::Interim);
     }
-    let mut response = Response::new(());
+    let fields = map(parsed.headers, bytes)?;
+    let mut response = Response::new(Noted::of(&fields));
     *response.status_mut() = status;
     let newest = parsed.version == Some(1);
     *response.version_mut() = if newest { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -57,7 +58,7 @@ pub(super) fn head(bytes: &mut Bytes, to_head: bool) -> Option<Parsed> {
     {
         response.extensions_mut().insert(reason);
     }
-    *response.headers_mut() = map(parsed.headers, bytes)?;
+    *response.headers_mut() = fields;
     let body = body(&response, to_head)?;
     let keeps = keeps(&response, &body);
     bytes.advance(length);
@@ -85,35 +86,34 @@ fn map(fields: &[Header<'_>], bytes: &Bytes) -> Option<HeaderMap> {
 }
 
 /// What follows the head (RFC 9112, section 6.3); none where that cannot be told.
-fn body(response: &Response<()>, to_head: bool) -> Option<Decoder> {
-    let (status, headers) = (response.status(), response.headers());
+fn body(response: &Response<Noted>, to_head: bool) -> Option<Decoder> {
+    let (status, headers, noted) = (response.status(), response.headers(), response.body());
     let never = status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED;
     if never || to_head {
         return Some(Decoder::NOTHING);
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if noted.transfer_encoding {
         // Of HTTP/1.0 it cannot be, and another coding goes nowhere (section 6.1).
         let chunked = response.version() == Version::HTTP_11 && transfer_coding(headers).is_ok();
         return chunked.then(Decoder::chunked);
     }
-    if headers.contains_key(CONTENT_LENGTH) {
+    if noted.content_length {
         return headers::content_length(headers).map(Decoder::Length);
     }
     Some(Decoder::UntilClose)
 }
 
 /// RFC 9112, section 9.3.
-fn keeps(response: &Response<()>, body: &Decoder) -> bool {
+fn keeps(response: &Response<Noted>, body: &Decoder) -> bool {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS || matches!(body, Decoder::UntilClose) {
         return false;
     }
-    let headers = response.headers();
-    if !headers.contains_key(CONNECTION) {
+    if !response.body().connection {
         return response.version() == Version::HTTP_11;
     }
-    let says = |token| headers::lists(headers, &CONNECTION, token);
+    let says = |token| headers::lists(response.headers(), &CONNECTION, token);
     !says("close") && (response.version() == Version::HTTP_11 || says("keep-alive"))
 }
 
