@@ -123,12 +123,13 @@ impl std::fmt::Debug for Running {
 
 impl RoutesState {
     pub(crate) fn new(metrics: Arc<RequestMetrics>) -> RoutesState {
+        let table = Table::new(rand::random());
         RoutesState {
-            table: Table::new(),
             targets: BTreeMap::new(),
             checks: Checks::default(),
             sweep_at: TARGETS_UNSWEPT,
-            published: Arc::new(ArcSwap::from_pointee(Table::new())),
+            published: Arc::new(ArcSwap::from_pointee(table.clone())),
+            table,
             metrics,
         }
     }

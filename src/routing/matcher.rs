@@ -9,7 +9,7 @@ use regex_automata::meta::Regex;
 use crate::model::ids::RuleId;
 use crate::model::limits;
 use crate::model::moment::WallTime;
-use crate::model::rule::{Alternative, PathMatch};
+use crate::model::rule::Alternative;
 
 /// What matching looks at. Host in lower case, without port and trailing dot.
 #[derive(Clone, Copy, Debug)]
@@ -97,15 +97,6 @@ pub fn allows<'h>(
 pub fn covers(prefix: &str, path: &str) -> bool {
     prefix == "/"
         || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Bytes of the path that a prefix match took.
-pub fn prefix_length(alternative: &Alternative) -> Option<usize> {
-    match &alternative.path {
-        Some(PathMatch::Prefix(prefix)) if prefix == "/" => Some(0),
-        Some(PathMatch::Prefix(prefix)) => Some(prefix.len()),
-        _ => None,
-    }
 }
 
 /// The first value of a query parameter, as it stands (no decoding).

@@ -89,7 +89,7 @@ fn comes_back(parsed: &ParsedRule) {
 fn serves(id: &RuleId, rule: &Rule) {
     let route = Route::compile(id.clone(), Arc::new(rule.clone()), WallTime(1), ())
         .unwrap_or_else(|refused| panic!("{refused:?}"));
-    let mut table = Table::new();
+    let mut table = Table::new(7);
     table.insert(Arc::new(route));
     for (host, path) in [("shop.example.com", "/api/items"), ("", "/"), ("[::1]", "/v1/items")] {
         let asked = Asked { host, method: "GET", path, query: Some("v=2") };

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::branch::prefixes;
+use super::trie::Vacant;
 use super::*;
 use crate::model::rule::{
     Action, Alternative, Balance, Health, Limits, NodeSelector, Respond, Retry, Timeouts,
@@ -138,12 +140,13 @@ proptest! {
             .enumerate()
             .map(|(n, (hosts, alternatives, created))| route(n, created, rule(hosts, alternatives)))
             .collect();
-        let mut table = Table::new();
+        let mut table = Table::new(7);
         if backwards {
             routes.iter().rev().for_each(|route| table.insert(route.clone()));
         } else {
             routes.iter().for_each(|route| table.insert(route.clone()));
         }
+        let (before, all) = (table.clone(), routes.clone());
         for index in removed {
             if routes.is_empty() {
                 break;
@@ -157,17 +160,25 @@ proptest! {
         let find = |name: &str| {
             headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
         };
-        let found = table
-            .find(&asked, &find)
-            .map(|matched| (matched.route.id.clone(), matched.alternative));
-        prop_assert_eq!(found, reference(&routes, &asked, &headers));
-        prop_assert_eq!(table.len(), routes.len());
+        for (table, routes) in [(&table, &routes), (&before, &all)] {
+            let matched = table.find(&asked, &find);
+            if let Some(matched) = &matched {
+                let taken = match &matched.route.rule.alternatives[matched.alternative].path {
+                    Some(PathMatch::Prefix(prefix)) => Some(prefix.trim_end_matches('/').len()),
+                    _ => None,
+                };
+                prop_assert_eq!(matched.prefix, taken);
+            }
+            let found = matched.map(|matched| (matched.route.id.clone(), matched.alternative));
+            prop_assert_eq!(found, reference(routes, &asked, &headers));
+            prop_assert_eq!(table.len(), routes.len());
+        }
     }
 }
 
 #[test]
 fn a_change_to_one_host_shares_every_other_branch() {
-    let mut table = Table::new();
+    let mut table = Table::new(7);
     for number in 0..1_000 {
         let host = HostPattern::Exact(format!("h{number}.example"));
         table.insert(route(number, 1, rule(vec![host], vec![Alternative::default()])));
@@ -187,8 +198,32 @@ fn a_change_to_one_host_shares_every_other_branch() {
 }
 
 #[test]
+fn very_many_alternatives_of_one_path_come_and_go_in_their_order() {
+    let mut table = Table::new(7);
+    let one = |number: usize| {
+        let headers = vec![("h".to_string(), number.to_string())];
+        route(number, 1, rule(vec![], vec![Alternative { headers, ..Alternative::default() }]))
+    };
+    (0..1_000).for_each(|number| table.insert(one(number)));
+    let asked = Asked { host: "x", method: "GET", path: "/", query: None };
+    let found = |table: &Table<()>, value: &str| {
+        let header = |_: &str| Some(value);
+        table.find(&asked, &header).map(|matched| matched.route.id.as_str().to_string())
+    };
+    assert_eq!(found(&table, "999"), Some("r999".to_string()));
+    for number in 0..999 {
+        table.remove(&RuleId::parse(&format!("r{number}")).unwrap());
+    }
+    assert_eq!(found(&table, "998"), None);
+    assert_eq!(found(&table, "999"), Some("r999".to_string()));
+    table.remove(&RuleId::parse("r999").unwrap());
+    assert_eq!(found(&table, "999"), None);
+    assert!(table.any.is_vacant());
+}
+
+#[test]
 fn rules_that_only_age_tells_apart_are_conflicts() {
-    let mut table = Table::new();
+    let mut table = Table::new(7);
     for number in 0..3 {
         let path = if number < 2 { "/same" } else { "/other" };
         let path = Some(PathMatch::Prefix(path.to_string()));
@@ -213,20 +248,30 @@ fn a_path_of_slashes_costs_no_more_than_the_longest_prefix() {
 
 #[test]
 fn lengths_of_prefixes_follow_what_is_in_force() {
-    let mut table = Table::new();
+    let mut table = Table::new(7);
     let with = |path: &str| {
         let path = Some(PathMatch::Prefix(path.to_string()));
         rule(vec![], vec![Alternative { path, ..Alternative::default() }; 2])
     };
-    let longest = |table: &Table<()>| table.any.lengths.get_max().copied();
+    let longest = |table: &Table<()>| table.any.lengths.longest();
     table.insert(route(0, 1, with("/a/b")));
     table.insert(route(1, 1, with("/c/d")));
     table.insert(route(2, 1, with("/")));
-    assert_eq!(longest(&table), Some((4, 2)));
+    assert_eq!(longest(&table), Some(4));
+    let long = format!("/{}", "x".repeat(99));
+    table.insert(route(3, 1, with(&long)));
+    assert_eq!(longest(&table), Some(100));
+    let path = format!("{long}/y");
+    let asked = Asked { host: "x", method: "GET", path: &path, query: None };
+    let taken = |table: &Table<()>| table.find(&asked, &|_| None).unwrap().prefix;
+    assert_eq!(taken(&table), Some(100));
+    table.remove(&RuleId::parse("r3").unwrap());
+    assert_eq!(taken(&table), Some(0));
+    assert_eq!(longest(&table), Some(4));
     table.insert(route(0, 2, with("/a")));
-    assert_eq!(longest(&table), Some((4, 1)));
+    assert_eq!(longest(&table), Some(4));
     table.remove(&RuleId::parse("r1").unwrap());
-    assert_eq!(longest(&table), Some((2, 1)));
+    assert_eq!(longest(&table), Some(2));
     table.remove(&RuleId::parse("r0").unwrap());
     table.remove(&RuleId::parse("r2").unwrap());
     assert_eq!(longest(&table), None);

@@ -1,0 +1,362 @@
+//! A persistent map from texts: a copy is a pointer, a change copies the few forks on its way.
+//!
+//! A hash trie (Bagwell, Ideal Hash Trees, 2001) of sixteen-fold forks, laid out for maps that no
+//! cache holds: a look-up reads one slot of each fork, which tells most strangers by itself, and
+//! then the entry, whose text stands beside its value. With 100,000 entries that is five forks, the
+//! upper three of them in a cache. The few words of an entry are all that a small map takes.
+//! Order has no meaning here: it depends on the seed, which nobody outside knows.
+
+use std::sync::Arc;
+
+/// A persistent map from texts.
+#[derive(Debug)]
+pub(super) struct Trie<V> {
+    root: Slot<V>,
+}
+
+/// What scatters texts; the same one for every use of a map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seed {
+    start: u64,
+    factor: u64,
+}
+
+/// A value that need not be kept when nothing is in it.
+pub(super) trait Vacant {
+    /// Whether nothing is in it.
+    fn is_vacant(&self) -> bool;
+}
+
+/// Invariant: below a fork there are two entries at least.
+#[derive(Debug, Default)]
+enum Slot<V> {
+    #[default]
+    Empty,
+    /// With the upper half of its hash, so that strangers are not looked at.
+    One(u32, Arc<Entry<V>>),
+    Fork(Arc<Fork<V>>),
+}
+
+type Fork<V> = [Slot<V>; WAYS];
+
+#[derive(Clone, Debug)]
+struct Entry<V> {
+    text: Text,
+    value: V,
+}
+
+/// A text; a short one needs no memory of its own.
+#[derive(Clone, Debug)]
+enum Text {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+/// A text and its place.
+#[derive(Clone, Copy)]
+struct Key<'k> {
+    text: &'k [u8],
+    hash: u64,
+    seed: Seed,
+}
+
+impl Seed {
+    /// Made from a number that nobody who chooses texts knows.
+    pub(super) fn new(number: u64) -> Seed {
+        Seed { start: number, factor: fold(number ^ PI, GOLDEN) | 1 }
+    }
+
+    /// Multiplies and folds, eight bytes at a time (as in wyhash). Whoever guesses what collides
+    /// makes a look-up compare two texts, no more: forks part whatever differs.
+    fn key(self, text: &[u8]) -> Key<'_> {
+        let mut hash = self.start ^ text.len() as u64;
+        let mut rest = text;
+        while let Some((eight, more)) = rest.split_first_chunk() {
+            hash = fold(hash ^ u64::from_le_bytes(*eight), self.factor);
+            rest = more;
+        }
+        let last = rest.iter().fold(0, |last, byte| last << 8 | u64::from(*byte));
+        let hash = fold(fold(hash ^ last, self.factor) ^ self.start, self.factor);
+        Key { text, hash, seed: self }
+    }
+}
+
+impl Key<'_> {
+    /// Which way of a fork: by hash, then by length, then by the text itself. Different texts
+    /// differ somewhere, however unlucky the seed.
+    fn way(&self, level: usize) -> usize {
+        let nibble = |of: u64, at: usize| (of >> (4 * at)) as usize % WAYS;
+        match level {
+            0..16 => nibble(self.hash, level),
+            16..32 => nibble(self.text.len() as u64, level - 16),
+            _ => {
+                let byte = self.text.get((level - 32) / 2).copied().unwrap_or_default();
+                nibble(u64::from(byte), level % 2)
+            }
+        }
+    }
+
+    fn check(&self) -> u32 {
+        (self.hash >> 32) as u32
+    }
+}
+
+impl<V> Trie<V> {
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.root, Slot::Empty)
+    }
+
+    /// What is held for a text.
+    pub(super) fn find(&self, seed: Seed, text: &str) -> Option<&V> {
+        if self.is_empty() {
+            return None;
+        }
+        let key = seed.key(text.as_bytes());
+        let (mut slot, mut level) = (&self.root, 0);
+        while let Slot::Fork(fork) = slot {
+            slot = &fork[key.way(level)];
+            level += 1;
+        }
+        match slot {
+            Slot::One(check, entry) if *check == key.check() && entry.text.is(key.text) => {
+                Some(&entry.value)
+            }
+            _ => None,
+        }
+    }
+
+    /// All values, in no order.
+    pub(super) fn values(&self) -> Vec<&V> {
+        let (mut values, mut slots) = (Vec::new(), vec![&self.root]);
+        while let Some(slot) = slots.pop() {
+            match slot {
+                Slot::Empty => {}
+                Slot::One(_, entry) => values.push(&entry.value),
+                Slot::Fork(fork) => slots.extend(fork.iter()),
+            }
+        }
+        values
+    }
+}
+
+impl<V: Clone + Default + Vacant> Trie<V> {
+    /// Changes what is held for a text, beginning with nothing in it; drops it when nothing is
+    /// left. What other copies of the map hold stays as it is.
+    pub(super) fn change(&mut self, seed: Seed, text: &str, change: impl FnOnce(&mut V)) {
+        self.root.change(seed.key(text.as_bytes()), 0, change);
+    }
+}
+
+impl<V: Clone + Default + Vacant> Slot<V> {
+    fn change(&mut self, key: Key<'_>, level: usize, change: impl FnOnce(&mut V)) {
+        match self {
+            Slot::Empty => {
+                let mut value = V::default();
+                change(&mut value);
+                if !value.is_vacant() {
+                    let entry = Entry { text: Text::new(key.text), value };
+                    *self = Slot::One(key.check(), Arc::new(entry));
+                }
+            }
+            Slot::One(_, entry) if entry.text.is(key.text) => {
+                let entry = Arc::make_mut(entry);
+                change(&mut entry.value);
+                if entry.value.is_vacant() {
+                    *self = Slot::Empty;
+                }
+            }
+            Slot::One(_, other) => {
+                let way = key.seed.key(other.text.as_bytes()).way(level);
+                let mut fork = Fork::default();
+                fork[way] = std::mem::take(self);
+                *self = Slot::Fork(Arc::new(fork));
+                self.change(key, level, change);
+            }
+            Slot::Fork(fork) => {
+                let fork = Arc::make_mut(fork);
+                fork[key.way(level)].change(key, level + 1, change);
+                if let Some(entry) = only_entry(fork) {
+                    *self = entry;
+                }
+            }
+        }
+    }
+}
+
+/// The one entry that is left where a fork is not worth it any more.
+fn only_entry<V>(fork: &mut Fork<V>) -> Option<Slot<V>> {
+    let mut taken = fork.iter_mut().filter(|slot| !matches!(slot, Slot::Empty));
+    let first = taken.next()?;
+    let alone = taken.next().is_none() && matches!(first, Slot::One(..));
+    alone.then(|| std::mem::take(first))
+}
+
+impl Text {
+    fn new(text: &[u8]) -> Text {
+        let mut bytes = [0; SHORT];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(room), Ok(length)) => {
+                room.copy_from_slice(text);
+                Text::Short(length, bytes)
+            }
+            _ => Text::Long(text.into()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Text::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Text::Long(bytes) => bytes,
+        }
+    }
+
+    fn is(&self, text: &[u8]) -> bool {
+        self.as_bytes() == text
+    }
+}
+
+/// Both halves of a product, over each other.
+fn fold(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    (product >> 64) as u64 ^ product as u64
+}
+
+// Derived implementations would ask the same of `V`.
+impl<V> Clone for Trie<V> {
+    fn clone(&self) -> Self {
+        Trie { root: self.root.clone() }
+    }
+}
+
+impl<V> Clone for Slot<V> {
+    fn clone(&self) -> Self {
+        match self {
+            Slot::Empty => Slot::Empty,
+            Slot::One(check, entry) => Slot::One(*check, entry.clone()),
+            Slot::Fork(fork) => Slot::Fork(fork.clone()),
+        }
+    }
+}
+
+impl<V> Default for Trie<V> {
+    fn default() -> Self {
+        Trie { root: Slot::Empty }
+    }
+}
+
+/// Ways of a fork: what four bits of a hash tell apart. Four slots share a cache line.
+const WAYS: usize = 16;
+/// Bytes of a text that stands in its entry: most hosts, and most prefixes. It fills half a cache
+/// line.
+const SHORT: usize = 30;
+/// Digits of pi and of the golden ratio: bits without a pattern.
+const PI: u64 = 0x243f_6a88_85a3_08d3;
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+const _: () = assert!(size_of::<Slot<u64>>() == 16 && size_of::<Text>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Vacant for u32 {
+        fn is_vacant(&self) -> bool {
+            *self == 0
+        }
+    }
+
+    /// Forks and entries of the way to each entry; checks the invariant.
+    fn shape(slot: &Slot<u32>) -> (usize, usize) {
+        let Slot::Fork(fork) = slot else {
+            return (0, usize::from(matches!(slot, Slot::One(..))));
+        };
+        let below = fork.iter().map(shape).fold((1, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        assert!(below.1 >= 2, "a fork holds two entries or more");
+        below
+    }
+
+    fn agrees(trie: &Trie<u32>, seed: Seed, map: &BTreeMap<String, u32>) {
+        assert_eq!(shape(&trie.root).1, map.len());
+        for (text, value) in map {
+            assert_eq!(trie.find(seed, text), Some(value), "{text}");
+        }
+        let mut values: Vec<u32> = trie.values().into_iter().copied().collect();
+        let mut expected: Vec<u32> = map.values().copied().collect();
+        values.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(values, expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn it_holds_what_a_sorted_map_holds_however_texts_collide(
+            changes in prop::collection::vec(("[ab\0]{0,3}(x{40})?", 0u32..3), 0..60),
+            seed in prop_oneof![
+                any::<u64>().prop_map(Seed::new),
+                // Nothing is scattered: length and text alone part them.
+                Just(Seed { start: 0, factor: 0 }),
+            ],
+        ) {
+            let (mut trie, mut map) = (Trie::default(), BTreeMap::new());
+            let mut before = Vec::new();
+            for (text, value) in changes {
+                before.push((trie.clone(), map.clone()));
+                trie.change(seed, &text, |held| *held = value);
+                map.insert(text.clone(), value);
+                map.retain(|_, value| *value != 0);
+                prop_assert_eq!(trie.find(seed, &text), map.get(&text));
+            }
+            agrees(&trie, seed, &map);
+            for (trie, map) in before {
+                agrees(&trie, seed, &map);
+            }
+        }
+    }
+
+    #[test]
+    fn texts_that_look_alike_are_scattered_evenly() {
+        let seed = Seed::new(7);
+        let mut trie = Trie::default();
+        for number in 1..=10_000 {
+            trie.change(seed, &format!("customer-{number}.example.com"), |held| *held = number);
+        }
+        let (forks, entries) = shape(&trie.root);
+        assert_eq!(entries, 10_000);
+        // One over the logarithm of the ways for each entry, where chance alone decides.
+        assert!((3_000..4_500).contains(&forks), "{forks}");
+    }
+
+    #[test]
+    fn a_change_copies_the_forks_on_its_way_alone() {
+        let seed = Seed::new(7);
+        let mut trie = Trie::default();
+        for number in 1..=10_000 {
+            trie.change(seed, &format!("h{number}"), |held| *held = number);
+        }
+        let before = trie.clone();
+        trie.change(seed, "h5000", |held| *held += 1);
+        let copied = |before: &Slot<u32>, after: &Slot<u32>| {
+            let (mut pairs, mut copied) = (vec![(before.clone(), after.clone())], 0);
+            while let Some(pair) = pairs.pop() {
+                if let (Slot::Fork(one), Slot::Fork(other)) = &pair
+                    && !Arc::ptr_eq(one, other)
+                {
+                    copied += 1;
+                    pairs.extend(one.iter().cloned().zip(other.iter().cloned()));
+                }
+            }
+            copied
+        };
+        let forks = copied(&before.root, &trie.root);
+        assert!((2..8).contains(&forks), "{forks}");
+        assert_eq!(before.find(seed, "h5000"), Some(&5_000));
+        assert_eq!(trie.find(seed, "h5000"), Some(&5_001));
+    }
+}
