@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -350,7 +350,7 @@ async fn count_requests(
             () = tokio::time::sleep(COUNT_EVERY) => {}
             _ = ended.wait_for(|ended| *ended) => return,
         }
-        if notes.send(Note::input(Input::Served(requests.total()))).await.is_err() {
+        if notes.send(Note::input(Input::Served(requests.answered.load(Relaxed)))).await.is_err() {
             return;
         }
     }

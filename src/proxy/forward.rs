@@ -207,6 +207,7 @@ impl Worker {
         let rule = route.as_ref().map(|route| &route.payload);
         let counters = rule.map_or(&self.metrics.unrouted, |running| &running.counters);
         counters.request(version == Version::HTTP_2, method.as_str(), status.as_u16());
+        self.metrics.answered.fetch_add(1, Relaxed);
         tracing::debug!(
             rule = route.as_ref().map(|route| route.id.as_str()),
             version = rule.and_then(|running| running.version).map(|version| version.get()),

@@ -65,7 +65,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
         "draining": status.draining,
         "diskFailing": disk.is_some(),
         "diskTrouble": disk.as_deref(),
-        "requests": door.requests.total(),
+        "requests": door.requests.answered.load(Relaxed),
     });
     problem::json(StatusCode::OK, &body)
 }
