@@ -1,90 +1,149 @@
-//! What the access log says of a request, gathered on its way and said when its last holder ends.
+//! The line that the access log says of a request: begun when it is decided what becomes of it,
+//! said when its last holder ends.
 //!
-//! Whoever works on a request holds the same entry: the answer's body until its last byte is
-//! gone, a tunnel until it closes. Copies nothing that a shared reference tells as well.
+//! Whoever works on a request holds the same entry: the answer's body until its last byte is gone,
+//! a tunnel until it closes. What is known early is written out at once, so that a request under
+//! way holds some 400 bytes for its line and nothing of its head.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
-use http::{Method, Response, Uri, Version, request};
-use tokio::time::Instant;
+use http::header::HeaderValue;
+use http::{Method, Response, Uri, Version};
 
 use super::body::ProxyBody;
 use super::forward::Client;
-use super::headers::REQUEST_ID;
-use super::routes::RunningRoute;
-use crate::telemetry::access_log::{AccessLine, AccessLog, rfc3339};
-use crate::telemetry::clock::Clock;
+use crate::model::ids::{self, RuleId};
+use crate::model::moment::Moment;
+use crate::model::rule::{Scheme, TargetAddress};
+use crate::telemetry::access_log::Pen;
+use crate::telemetry::json_text;
 
-/// One request.
+/// One request's line.
 pub(super) struct Entry {
-    log: Arc<AccessLog>,
-    clock: Clock,
-    begun: Instant,
-    client: Rc<Client>,
-    version: Version,
-    method: Method,
-    uri: Uri,
-    host: Option<HeaderValue>,
-    request_id: RefCell<Option<HeaderValue>>,
-    route: RefCell<Option<Arc<RunningRoute>>>,
-    /// Index of the target tried last.
-    pub(super) target: Cell<Option<usize>>,
-    pub(super) attempts: Cell<u32>,
-    pub(super) overhead: Cell<Option<Duration>>,
+    pen: Rc<Pen>,
+    /// What stands before the status; the end of the line, from the request id on; the rule and the
+    /// target tried last.
+    text: RefCell<Vec<u8>>,
+    // Invariant: id_at <= rule_at <= target_at <= text.len()
+    id_at: usize,
+    rule_at: usize,
+    target_at: usize,
+    attempts: Cell<u32>,
+    /// 0: the request ended before there was an answer.
     status: Cell<u16>,
+    /// Bytes of the answer's body that were passed on.
     pub(super) bytes: Cell<u64>,
+    /// Until the head of the answer, without the waiting for targets.
+    pub(super) overhead: Cell<Option<Duration>>,
+    /// Until the last byte of the answer was passed on.
+    pub(super) took: Cell<Duration>,
     /// Whether a body that was begun came to its end.
     pub(super) complete: Cell<bool>,
 }
 
+/// What is known of a request once it is decided what becomes of it.
+pub(super) struct Known<'a> {
+    pub(super) begun: Moment,
+    pub(super) client: &'a Client,
+    pub(super) version: Version,
+    pub(super) method: &'a Method,
+    pub(super) uri: &'a Uri,
+    pub(super) host: Option<&'a HeaderValue>,
+    /// None: no rule takes it.
+    pub(super) rule: Option<(&'a RuleId, Option<ids::Version>)>,
+    /// What the client sent.
+    pub(super) request_id: Option<&'a HeaderValue>,
+    /// What it was given otherwise.
+    pub(super) made_id: Option<&'a HeaderValue>,
+}
+
 impl Entry {
-    pub(super) fn begin(
-        log: &Arc<AccessLog>,
-        clock: Clock,
-        begun: Instant,
-        client: &Rc<Client>,
-        parts: &request::Parts,
-    ) -> Rc<Entry> {
+    /// Without the query, which may hold secrets.
+    pub(super) fn begin(pen: &Rc<Pen>, known: &Known<'_>) -> Rc<Entry> {
+        let mut text = Vec::with_capacity(LINE_BYTES);
+        text.extend_from_slice(b"{\"time\":\"");
+        pen.time(known.begun, &mut text);
+        text.extend_from_slice(b"\",\"client\":\"");
+        // An address never has anything to escape.
+        text.extend_from_slice(known.client.text().as_bytes());
+        text.extend_from_slice(match known.version {
+            Version::HTTP_10 => b"\",\"protocol\":\"HTTP/1.0\",\"method\":\"",
+            Version::HTTP_2 => b"\",\"protocol\":\"HTTP/2\",\"method\":\"",
+            _ => b"\",\"protocol\":\"HTTP/1.1\",\"method\":\"".as_slice(),
+        });
+        // The grammar of methods has nothing to escape either.
+        text.extend_from_slice(cut(known.method.as_str()).as_bytes());
+        text.extend_from_slice(b"\",\"host\":\"");
+        match (known.uri.authority(), known.host) {
+            (Some(named), _) => json_text::text(cut(named.as_str()), &mut text),
+            (None, Some(host)) => visible(host, &mut text),
+            (None, None) => {}
+        }
+        text.extend_from_slice(b"\",\"path\":\"");
+        json_text::text(cut(known.uri.path()), &mut text);
+        text.extend_from_slice(b"\",\"status\":");
+        let id_at = text.len();
+        match (known.made_id, known.request_id) {
+            (Some(made), _) => {
+                text.push(b'"');
+                text.extend_from_slice(made.as_bytes());
+                text.extend_from_slice(b"\"}\n");
+            }
+            (None, Some(sent)) => {
+                text.push(b'"');
+                visible(sent, &mut text);
+                text.extend_from_slice(b"\"}\n");
+            }
+            (None, None) => text.extend_from_slice(b"null}\n"),
+        }
+        let rule_at = text.len();
+        write_rule(known.rule, &mut text);
+        let target_at = text.len();
+        text.extend_from_slice(b"null,\"attempts\":");
         Rc::new(Entry {
-            log: log.clone(),
-            clock,
-            begun,
-            client: client.clone(),
-            version: parts.version,
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            host: parts.headers.get(HOST).cloned(),
-            request_id: RefCell::new(parts.headers.get(REQUEST_ID).cloned()),
-            route: RefCell::default(),
-            target: Cell::default(),
+            pen: pen.clone(),
+            text: RefCell::new(text),
+            id_at,
+            rule_at,
+            target_at,
             attempts: Cell::default(),
-            overhead: Cell::default(),
             status: Cell::default(),
             bytes: Cell::default(),
+            overhead: Cell::default(),
+            took: Cell::default(),
             complete: Cell::new(true),
         })
     }
 
-    /// It goes on to a target, with an id that was made here when the client sent none.
-    pub(super) fn goes_on(&self, route: &Arc<RunningRoute>, made: Option<&HeaderValue>) {
-        self.route.replace(Some(route.clone()));
-        if made.is_some() {
-            self.request_id.replace(made.cloned());
+    /// A target is tried, the first or the next.
+    pub(super) fn tries(&self, target: &TargetAddress) {
+        self.attempts.set(self.attempts.get() + 1);
+        let text = &mut *self.text.borrow_mut();
+        text.truncate(self.target_at);
+        text.extend_from_slice(match target.scheme {
+            Scheme::Http => b"\"http://",
+            Scheme::Https => b"\"https://",
+            Scheme::H2c => b"\"h2c://".as_slice(),
+        });
+        // A name or an address.
+        let host = target.host.as_bytes();
+        if host.contains(&b':') {
+            text.push(b'[');
+            text.extend_from_slice(host);
+            text.push(b']');
+        } else {
+            text.extend_from_slice(host);
         }
+        text.push(b':');
+        json_text::number(u64::from(target.port), text);
+        text.extend_from_slice(b"\",\"attempts\":");
     }
 
     /// The head of the answer is there.
-    pub(super) fn answered(
-        &self,
-        route: Option<&Arc<RunningRoute>>,
-        response: &Response<ProxyBody>,
-    ) {
+    pub(super) fn answered(&self, response: &Response<ProxyBody>) {
         self.status.set(response.status().as_u16());
-        self.route.replace(route.cloned());
         if let ProxyBody::Full(Some(bytes)) = response.body() {
             self.bytes.set(bytes.len() as u64);
         }
@@ -93,51 +152,81 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let took = self.begun.elapsed();
-        let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-        let route = self.route.borrow();
-        let upstreams = route.as_ref().map_or(&[][..], |route| &route.payload.upstreams);
-        let target = self.target.get().and_then(|index| upstreams.get(index));
-        let begun = self.clock.wall();
-        let began = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let request_id = self.request_id.borrow();
-        self.log.say(&AccessLine {
-            time: rfc3339(crate::model::moment::WallTime(begun.0.saturating_sub(began))),
-            client: text(Some(self.client.text())),
-            protocol: match self.version {
-                Version::HTTP_10 => "HTTP/1.0",
-                Version::HTTP_2 => "HTTP/2",
-                _ => "HTTP/1.1",
-            },
-            method: self.method.as_str(),
-            host: self.uri.authority().map_or(text(self.host.as_ref()), |named| named.as_str()),
-            path: cut(self.uri.path()),
-            status: self.status.get(),
-            bytes: self.bytes.get(),
-            rule: route.as_ref().map(|route| route.id.as_str()),
-            rule_version: route
-                .as_ref()
-                .and_then(|route| route.payload.version)
-                .map(|version| version.get()),
-            target: target.map(|upstream| upstream.address.to_string()),
-            attempts: self.attempts.get(),
-            duration_ms: millis(took),
-            overhead_ms: self.overhead.get().map(millis),
-            complete: self.status.get() != 0 && self.complete.get(),
-            request_id: request_id.as_ref().map(|id| cut(text(Some(id)))),
+        let text = self.text.borrow();
+        let (head, rest) = text.split_at(self.id_at);
+        let (end, way) = rest.split_at(self.rule_at - self.id_at);
+        let complete = self.status.get() != 0 && self.complete.get();
+        self.pen.say(|line| {
+            line.extend_from_slice(head);
+            json_text::number(u64::from(self.status.get()), line);
+            line.extend_from_slice(b",\"bytes\":");
+            json_text::number(self.bytes.get(), line);
+            line.extend_from_slice(way);
+            json_text::number(u64::from(self.attempts.get()), line);
+            line.extend_from_slice(b",\"duration_ms\":");
+            json_text::millis(self.took.get(), line);
+            line.extend_from_slice(b",\"overhead_ms\":");
+            match self.overhead.get() {
+                Some(overhead) => json_text::millis(overhead, line),
+                None => line.extend_from_slice(b"null"),
+            }
+            line.extend_from_slice(match complete {
+                true => b",\"complete\":true,\"request_id\":".as_slice(),
+                false => b",\"complete\":false,\"request_id\":",
+            });
+            line.extend_from_slice(end);
         });
     }
 }
 
-fn text(value: Option<&HeaderValue>) -> &str {
-    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+/// What stands between the bytes and the target.
+fn write_rule(rule: Option<(&RuleId, Option<ids::Version>)>, text: &mut Vec<u8>) {
+    let Some((id, version)) = rule else {
+        text.extend_from_slice(b",\"rule\":null,\"rule_version\":null,\"target\":");
+        return;
+    };
+    text.extend_from_slice(b",\"rule\":\"");
+    // The grammar of ids has nothing to escape.
+    text.extend_from_slice(id.as_str().as_bytes());
+    text.extend_from_slice(b"\",\"rule_version\":");
+    match version {
+        Some(version) => json_text::number(version.get(), text),
+        None => text.extend_from_slice(b"null"),
+    }
+    text.extend_from_slice(b",\"target\":");
+}
+
+/// A field of the head, for between two quotes.
+fn visible(value: &HeaderValue, text: &mut Vec<u8>) {
+    let bytes = value.as_bytes();
+    json_text::visible(bytes.get(..LONGEST).unwrap_or(bytes), text);
 }
 
 /// A line shall not be longer than anybody reads.
-fn cut(text: &str) -> &str {
-    let end = (0..=LONGEST.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+pub(super) fn cut(text: &str) -> &str {
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Bytes of a path, or of an id, in the log.
+/// Bytes of a path, or of anything else that a client chooses, in the log.
 const LONGEST: usize = 1_024;
+/// Bytes of most lines.
+const LINE_BYTES: usize = 384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        for before in 0..4 {
+            let text = format!("{}{}", "a".repeat(before), "\u{1f4a9}".repeat(300));
+            let cut = cut(&text);
+            assert!(text.starts_with(cut) && (LONGEST - 3..=LONGEST).contains(&cut.len()));
+        }
+        assert_eq!(cut("short"), "short");
+    }
+}

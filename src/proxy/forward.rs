@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
+use http::header::{ACCEPT, ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::access::Entry;
+use super::access::{Entry, Known};
 use super::activity::Activity;
 use super::alarm::Drawer;
 use super::attempt::{Answered, Trying};
@@ -29,7 +29,7 @@ use super::authority::{self, Authority};
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
 use super::grpc;
-use super::headers;
+use super::headers::{self, REQUEST_ID};
 use super::listener::Bounds;
 use super::noted::Noted;
 use super::pool::Pool;
@@ -47,7 +47,7 @@ use crate::routing::hash;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, How, Picked};
 use crate::routing::table::Matched;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::Pen;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
 
@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<RequestMetrics>,
-    pub(crate) access_log: Option<Arc<AccessLog>>,
+    pub(crate) access_log: Option<Rc<Pen>>,
     pub(crate) bounds: Bounds,
     pub(crate) shedding: Arc<Shedding>,
     /// Places for clients' connections at this thread.
@@ -169,21 +169,22 @@ impl Worker {
         let (mut parts, body) = request.into_parts();
         let mut underway = Underway::begin(self.clone(), client.clone(), body.is_end_stream());
         let begun = underway.begun;
-        let log = self.access_log.as_ref();
-        let entry = log.map(|log| Entry::begin(log, self.clock, begun, &client, &parts));
-        underway.entry.clone_from(&entry);
         let (method, version) = (parts.method.clone(), parts.version);
         let noted = Noted::of(&parts.headers);
         let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
         let grpc = grpc::is_spoken(&parts);
         let tunnel = Wanted::by(&mut parts, noted, &body);
-        let (route, answered) = match self.decide(&client, &parts, noted) {
+        let decided = self.decide(&client, &parts, noted);
+        let request_id = match &decided {
+            Ok(Decided::Onward(..)) => self.request_id(noted),
+            _ => None,
+        };
+        let made = request_id.as_ref();
+        let entry = self.entry(&underway, &parts, &method, &decided, made);
+        underway.entry.clone_from(&entry);
+        let (route, answered) = match decided {
             Ok(Decided::Answered(route, response)) => (route, Ok(response)),
             Ok(Decided::Onward(route, onward)) => {
-                let request_id = self.request_id(noted);
-                if let Some(entry) = &entry {
-                    entry.goes_on(&route, request_id.as_ref());
-                }
                 let until = route.rule.timeouts.total.map(|total| begun + total);
                 let key = hash_key(&route.rule.balance, &parts.headers, &client);
                 let asking =
@@ -202,7 +203,7 @@ impl Worker {
         });
         let status = response.status();
         if let Some(entry) = entry {
-            entry.answered(route.as_ref(), &response);
+            entry.answered(&response);
         }
         let rule = route.as_ref().map(|route| &route.payload);
         let counters = rule.map_or(&self.metrics.unrouted, |running| &running.counters);
@@ -226,6 +227,35 @@ impl Worker {
             grpc::say(&mut response, failure);
         }
         response
+    }
+
+    /// The line of the access log for a request; none without a log.
+    fn entry(
+        &self,
+        underway: &Underway,
+        parts: &request::Parts,
+        method: &Method,
+        decided: &Result<Decided, Failure>,
+        made_id: Option<&HeaderValue>,
+    ) -> Option<Rc<Entry>> {
+        let pen = self.access_log.as_ref()?;
+        let (route, host) = match decided {
+            Ok(Decided::Onward(route, onward)) => (Some(route), onward.received_host.as_ref()),
+            Ok(Decided::Answered(route, _)) => (route.as_ref(), None),
+            Err(_) => (None, None),
+        };
+        let known = Known {
+            begun: underway.at,
+            client: &underway.client,
+            version: parts.version,
+            method,
+            uri: &parts.uri,
+            host: host.or_else(|| parts.headers.get(HOST)),
+            rule: route.map(|route| (&route.id, route.payload.version)),
+            request_id: if made_id.is_none() { parts.headers.get(REQUEST_ID) } else { None },
+            made_id,
+        };
+        Some(Entry::begin(pen, &known))
     }
 
     /// Whether places for connections run short: those who wait for another request make room.
@@ -319,14 +349,14 @@ impl Worker {
         underway.enter(route)?;
         let body = RequestBody::new(body, &route.rule, asking.until, progress.clone())?;
         let bodiless = body.is_end_stream();
-        let mut now = self.clock.at(asking.begun.into_std());
+        let mut now = underway.at;
         let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, now);
         let mut body = Some(body);
         let mut waited = Duration::ZERO;
         let mut last = Failure::NoTarget;
         let mut next = self.pick(route, asking.key, &[], now);
         while let (Some(index), Some(sending)) = (next, body.take()) {
-            underway.tries(index);
+            underway.tries(&route.payload.upstreams[index].address);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
             repeats.tries(index);
             match trying.send(asking, sending, &progress, &mut waited).await {

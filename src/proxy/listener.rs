@@ -238,7 +238,7 @@ pub(super) fn worker(config: &ProxyConfig, connections: Arc<Semaphore>) -> Rc<Wo
         rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
         clock: config.clock,
         metrics: config.metrics.clone(),
-        access_log: config.access_log.clone(),
+        access_log: config.access_log.as_ref().map(|log| Rc::new(log.pen(config.clock))),
         bounds: config.bounds,
         shedding: config.shedding.clone(),
         connections,

@@ -12,12 +12,16 @@ use super::access::Entry;
 use super::forward::{Client, Worker};
 use super::reply::Failure;
 use super::routes::RunningRoute;
+use crate::model::moment::Moment;
+use crate::model::rule::TargetAddress;
 
 /// Counts a request until its last byte is gone, however that comes about.
 pub(crate) struct Underway {
     worker: Rc<Worker>,
-    client: Rc<Client>,
+    pub(super) client: Rc<Client>,
     pub(super) begun: Instant,
+    /// The same as a moment.
+    pub(super) at: Moment,
     /// What the access log shall say; none without one.
     pub(super) entry: Option<Rc<Entry>>,
     /// The rule that limits how many of these there may be.
@@ -29,7 +33,9 @@ impl Underway {
         worker.metrics.in_flight.fetch_add(1, Relaxed);
         client.asked.set(true);
         client.activity.begins(bodiless);
-        Underway { worker, client, begun: Instant::now(), entry: None, limited: None }
+        let begun = Instant::now();
+        let at = worker.clock.at(begun.into_std());
+        Underway { worker, client, begun, at, entry: None, limited: None }
     }
 
     /// Counts it among the rule's, too, where that has a limit.
@@ -41,10 +47,9 @@ impl Underway {
     }
 
     /// A target is tried, the first or the next.
-    pub(super) fn tries(&self, index: usize) {
+    pub(super) fn tries(&self, target: &TargetAddress) {
         if let Some(entry) = &self.entry {
-            entry.target.set(Some(index));
-            entry.attempts.set(entry.attempts.get() + 1);
+            entry.tries(target);
         }
     }
 
@@ -78,6 +83,10 @@ impl Drop for Underway {
         }
         let now = Instant::now();
         self.client.activity.ends(now);
-        self.worker.metrics.duration.observe(now - self.begun);
+        let took = now - self.begun;
+        self.worker.metrics.duration.observe(took);
+        if let Some(entry) = &self.entry {
+            entry.took.set(took);
+        }
     }
 }

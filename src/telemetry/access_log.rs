@@ -1,108 +1,100 @@
 //! The access log: one JSON line a request, written by a thread of its own.
 //!
-//! A request hands its line to a bounded queue and goes on; a line that finds no room is dropped
-//! and counted. Cost for a request: one line formatted, one slot taken, and no system call while
-//! the log is busy: the thread sleeps between rounds instead of being woken for each line.
+//! Each traffic thread puts its lines on a page of its own, and the writing thread takes all pages
+//! away a few times a second, leaving empty ones; it sleeps while there is nothing on any. What is
+//! said stands in the log after `ROUND` at the latest, so a process that is killed loses no more
+//! than that; one that ends flushes. A page that is full takes no more: lines are dropped and
+//! counted, and nobody waits. Cost for a request: one line copied under a lock that is free except
+//! for the moment in which a page is taken away, and no system call but for the first line on a
+//! page. Knows nothing of what a line says.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use crate::model::moment::WallTime;
-
-/// What is said of a request. Without its query, which may hold secrets.
-#[derive(Debug, Serialize)]
-pub(crate) struct AccessLine<'a> {
-    /// When it came, RFC 3339 in UTC.
-    pub(crate) time: String,
-    pub(crate) client: &'a str,
-    pub(crate) protocol: &'static str,
-    pub(crate) method: &'a str,
-    pub(crate) host: &'a str,
-    pub(crate) path: &'a str,
-    /// 0: the request ended before there was an answer.
-    pub(crate) status: u16,
-    /// Bytes of the answer's body that were passed on.
-    pub(crate) bytes: u64,
-    /// None: no rule took it.
-    pub(crate) rule: Option<&'a str>,
-    pub(crate) rule_version: Option<u64>,
-    /// The last one tried.
-    pub(crate) target: Option<String>,
-    pub(crate) attempts: u32,
-    /// Until the last byte of the answer was passed on.
-    pub(crate) duration_ms: f64,
-    /// Until the head of the answer, without the waiting for targets.
-    pub(crate) overhead_ms: Option<f64>,
-    /// Whether the whole answer was passed on.
-    pub(crate) complete: bool,
-    pub(crate) request_id: Option<&'a str>,
-}
+use super::clock::Clock;
+use super::timestamps::Timestamps;
+use crate::model::moment::Moment;
 
 /// The way to the thread that writes.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<Word>,
+    words: Sender<Word>,
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
-enum Word {
-    Line(Vec<u8>),
-    End(SyncSender<()>),
+/// What one thread writes its lines with.
+pub(crate) struct Pen {
+    page: Arc<Page>,
+    words: Sender<Word>,
+    dropped: Arc<AtomicU64>,
+    clock: Clock,
+    times: RefCell<Timestamps>,
 }
 
-/// Where lines go.
-enum Output {
-    Stdout,
-    File(PathBuf, File),
-    #[cfg(test)]
-    Given(Box<dyn Write + Send>),
+/// Whole lines that wait to be taken away. Only ever locked to add one, and to swap them all.
+type Page = Mutex<Vec<u8>>;
+
+/// What the writing thread is told; at most two for a page that it has taken away.
+#[derive(Debug)]
+enum Word {
+    /// There is one more page.
+    Page(Arc<Page>),
+    /// A page has its first line.
+    Begun,
+    /// A page has so many that it is better taken away at once.
+    Full,
+    /// Somebody waits until everything so far is written.
+    Flush(SyncSender<()>),
 }
 
 impl AccessLog {
     /// Begins to write to a file, or to standard output for `-`.
     pub(crate) fn open(path: &Path) -> io::Result<AccessLog> {
-        let output = if path == Path::new("-") {
-            Output::Stdout
+        if path == Path::new("-") {
+            let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            AccessLog::to(None, Box::new(stdout))
         } else {
-            Output::File(path.to_owned(), append(path)?)
-        };
-        AccessLog::to(output)
+            AccessLog::to(Some(path.to_owned()), Box::new(append(path)?))
+        }
     }
 
-    fn to(output: Output) -> io::Result<AccessLog> {
-        let (lines, waiting) = sync_channel(QUEUE);
+    fn to(path: Option<PathBuf>, output: Box<dyn Write + Send>) -> io::Result<AccessLog> {
+        let (words, heard) = channel();
         let (dropped, reopen) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let mut writer =
-            Writer { output, dropped: dropped.clone(), reopen: reopen.clone(), failing: false };
+        let writer = Writer {
+            path,
+            output,
+            pages: Vec::new(),
+            spare: Vec::new(),
+            torn: Vec::new(),
+            dropped: dropped.clone(),
+            reopen: reopen.clone(),
+            failing: false,
+        };
         std::thread::Builder::new()
             .name("access-log".to_string())
-            .spawn(move || writer.run(&waiting))?;
-        Ok(AccessLog { lines, dropped, reopen })
+            .spawn(move || writer.run(&heard))?;
+        Ok(AccessLog { words, dropped, reopen })
     }
 
-    /// Takes a line, or drops and counts it.
-    pub(crate) fn say(&self, line: &AccessLine<'_>) {
-        let mut text = Vec::with_capacity(LINE_BYTES);
-        // Nothing in a line can fail to be written as JSON.
-        if serde_json::to_writer(&mut text, line).is_err() {
-            return;
-        }
-        text.push(b'\n');
-        if self.lines.try_send(Word::Line(text)).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
-        }
+    /// A pen for one more thread.
+    pub(crate) fn pen(&self, clock: Clock) -> Pen {
+        let page = Arc::<Page>::default();
+        // The writer is there for as long as anybody can say anything to it.
+        let _ = self.words.send(Word::Page(page.clone()));
+        let (words, dropped) = (self.words.clone(), self.dropped.clone());
+        Pen { page, words, dropped, clock, times: RefCell::new(Timestamps::new()) }
     }
 
-    /// Lines that were dropped, for want of room in the queue or on the disk.
+    /// Lines that were dropped, for want of room on a page or on the disk.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
@@ -112,18 +104,51 @@ impl AccessLog {
         self.reopen.store(true, Relaxed);
     }
 
-    /// Waits until everything taken so far is written, or a moment has passed.
+    /// Waits until everything said so far is written, or a moment has passed.
     pub(crate) fn flush(&self) {
-        let (done, ended) = sync_channel(1);
-        if self.lines.try_send(Word::End(done)).is_ok() {
+        let (done, written) = sync_channel(1);
+        if self.words.send(Word::Flush(done)).is_ok() {
             // A disk that hangs must not keep the process.
-            let _ = ended.recv_timeout(FLUSH_PATIENCE);
+            let _ = written.recv_timeout(FLUSH_PATIENCE);
         }
     }
 }
 
+impl Pen {
+    /// Adds a line, which ends with the only newline in it; or drops and counts it.
+    pub(crate) fn say(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = page.len();
+        if before >= PAGE_MOST {
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        write(&mut page);
+        let after = page.len();
+        drop(page);
+        if before == 0 {
+            let _ = self.words.send(Word::Begun);
+        } else if before < PAGE_FULL && after >= PAGE_FULL {
+            let _ = self.words.send(Word::Full);
+        }
+    }
+
+    /// Writes the wall time of a moment that was just now.
+    pub(crate) fn time(&self, at: Moment, out: &mut Vec<u8>) {
+        self.times.borrow_mut().write(at, || self.clock.wall_at(at), out);
+    }
+}
+
+/// The thread that writes.
 struct Writer {
-    output: Output,
+    /// None for what cannot be opened anew.
+    path: Option<PathBuf>,
+    output: Box<dyn Write + Send>,
+    pages: Vec<Arc<Page>>,
+    /// Left behind for the page that is taken away next.
+    spare: Vec<u8>,
+    /// What is missing of the last line in the output, when there was no room for all of it.
+    torn: Vec<u8>,
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
     /// Told already.
@@ -131,178 +156,246 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, waiting: &Receiver<Word>) {
-        let mut text = Vec::new();
-        while let Ok(first) = waiting.recv() {
-            let (mut lines, mut ended) = (0, Vec::new());
-            for word in std::iter::once(first).chain(waiting.try_iter()) {
-                match word {
-                    Word::Line(line) => {
-                        text.extend_from_slice(&line);
-                        lines += 1;
-                    }
-                    Word::End(done) => ended.push(done),
-                }
-                if text.len() > ROUND_BYTES {
-                    break;
-                }
-            }
-            match self.write(&text) {
-                Ok(()) => self.failing = false,
-                Err(error) => {
-                    self.dropped.fetch_add(lines, Relaxed);
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::error!(%error, "the access log takes no lines: they are dropped");
-                    }
-                }
-            }
-            text.clear();
-            for done in ended {
+    fn run(mut self, heard: &Receiver<Word>) {
+        while let Ok(first) = heard.recv() {
+            let waiting = self.listen(first, heard);
+            self.take_pages();
+            if let Some(done) = waiting {
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
             }
-            std::thread::sleep(ROUND);
+        }
+        self.take_pages();
+    }
+
+    /// Lets lines gather, until it is time or somebody is in a hurry; returns who waits.
+    fn listen(&mut self, first: Word, heard: &Receiver<Word>) -> Option<SyncSender<()>> {
+        let until = Instant::now() + ROUND;
+        let mut next = Ok(first);
+        loop {
+            match next {
+                Ok(Word::Page(page)) => self.pages.push(page),
+                Ok(Word::Begun) => {}
+                Ok(Word::Flush(done)) => return Some(done),
+                Ok(Word::Full) | Err(_) => return None,
+            }
+            next = heard.recv_timeout(until.saturating_duration_since(Instant::now()));
         }
     }
 
-    fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        if self.reopen.swap(false, Relaxed)
-            && let Output::File(path, file) = &mut self.output
-        {
-            match append(path) {
-                Ok(opened) => *file = opened,
-                Err(error) => tracing::error!(%error, "the access log cannot be opened anew"),
+    /// Writes what is on the pages; forgets those whose pen is gone.
+    fn take_pages(&mut self) {
+        let mut pages = std::mem::take(&mut self.pages);
+        pages.retain_mut(|page| {
+            let held = Arc::get_mut(page).is_none();
+            let mut text = std::mem::take(&mut self.spare);
+            std::mem::swap(&mut *page.lock().unwrap_or_else(PoisonError::into_inner), &mut text);
+            self.write(&text);
+            text.clear();
+            text.shrink_to(2 * PAGE_FULL);
+            self.spare = text;
+            held
+        });
+        self.pages = pages;
+    }
+
+    /// Writes lines, and counts those that find no room.
+    fn write(&mut self, lines: &[u8]) {
+        if lines.is_empty() {
+            return;
+        }
+        self.open_anew();
+        let torn = std::mem::take(&mut self.torn);
+        let (written, mut outcome) = write_all(&mut self.output, &torn);
+        self.torn.extend_from_slice(&torn[written..]);
+        let mut left = lines;
+        if outcome.is_ok() {
+            let (written, ended) = write_all(&mut self.output, lines);
+            outcome = ended;
+            left = &lines[written..];
+            if !lines[..written].ends_with(b"\n") && written > 0 {
+                // The beginning of a line stands there: the rest of it comes first, later.
+                let rest = left.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                self.torn.extend_from_slice(&left[..rest]);
+                left = &left[rest..];
             }
         }
-        match &mut self.output {
-            Output::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text)?;
-                stdout.flush()
-            }
-            Output::File(_, file) => file.write_all(text),
-            #[cfg(test)]
-            Output::Given(output) => output.write_all(text),
+        let lost = left.iter().filter(|byte| **byte == b'\n').count();
+        self.dropped.fetch_add(lost as u64, Relaxed);
+        let failed = std::mem::replace(&mut self.failing, outcome.is_err());
+        if let Err(error) = outcome
+            && !failed
+        {
+            tracing::error!(%error, "the access log takes no lines: they are dropped");
         }
     }
+
+    fn open_anew(&mut self) {
+        if !self.reopen.swap(false, Relaxed) {
+            return;
+        }
+        let Some(path) = &self.path else { return };
+        match append(path) {
+            Ok(opened) => {
+                self.output = Box::new(opened);
+                // The line that it is missing from stands elsewhere.
+                self.dropped.fetch_add(u64::from(!self.torn.is_empty()), Relaxed);
+                self.torn.clear();
+            }
+            Err(error) => tracing::error!(%error, "the access log cannot be opened anew"),
+        }
+    }
+}
+
+/// Writes all of it, or says how far it came.
+fn write_all(output: &mut dyn Write, text: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < text.len() {
+        match output.write(&text[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// A wall time as RFC 3339 in UTC, to the millisecond.
-pub(crate) fn rfc3339(at: WallTime) -> String {
-    let (seconds, millis) = (at.0 / 1_000, at.0 % 1_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, so that a leap day ends its year (Howard Hinnant's civil_from_days).
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let mut text = String::with_capacity("2000-01-01T00:00:00.000Z".len());
-    let parts = [
-        (era * 400 + year + next, 1_000, '-'),
-        (month, 10, '-'),
-        (date, 10, 'T'),
-        (second / 3_600, 10, ':'),
-        (second / 60 % 60, 10, ':'),
-        (second % 60, 10, '.'),
-        (millis, 100, 'Z'),
-    ];
-    // By hand: a template is more work, and this is done for each request.
-    for (number, mut place, behind) in parts {
-        while place > 0 {
-            text.push(char::from(b'0' + (number / place % 10) as u8));
-            place /= 10;
-        }
-        text.push(behind);
-    }
-    text
-}
-
-/// Bytes of most lines.
-const LINE_BYTES: usize = 512;
-/// Lines that may wait: what 100,000 requests a second bring in eight rounds.
-const QUEUE: usize = 8_192;
-/// From one write to the next.
-const ROUND: Duration = Duration::from_millis(10);
-/// Bytes written at once.
-const ROUND_BYTES: usize = 1 << 20;
+/// From the first line on a page to the moment it is written.
+const ROUND: Duration = Duration::from_millis(50);
+/// Bytes on a page that are worth a write of their own.
+const PAGE_FULL: usize = 256 << 10;
+/// Bytes on a page that takes no more: some 6,000 lines, of a tenth of a second at the least.
+const PAGE_MOST: usize = 2 << 20;
 /// How long the last lines may take.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, PoisonError};
-
     use super::*;
 
-    fn line<'a>(path: &'a str) -> AccessLine<'a> {
-        AccessLine {
-            time: rfc3339(WallTime(0)),
-            client: "::1",
-            protocol: "HTTP/1.1",
-            method: "GET",
-            host: "a",
-            path,
-            status: 200,
-            bytes: 3,
-            rule: Some("one"),
-            rule_version: Some(7),
-            target: None,
-            attempts: 0,
-            duration_ms: 0.5,
-            overhead_ms: None,
-            complete: true,
-            request_id: None,
-        }
+    fn line(pen: &Pen, text: &str) {
+        pen.say(|page| {
+            page.extend_from_slice(text.as_bytes());
+            page.push(b'\n');
+        });
     }
 
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (millis, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_164_800_000, "2024-02-29T00:00:00.000Z"),
-            (1_735_689_599_001, "2024-12-31T23:59:59.001Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(WallTime(millis)), text);
-        }
+    fn opened(path: &Path) -> (AccessLog, Pen) {
+        let log = AccessLog::open(path).unwrap();
+        let pen = log.pen(Clock::new());
+        (log, pen)
     }
 
-    #[test]
-    fn what_a_client_sends_cannot_forge_a_line() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("access.log");
-        let log = AccessLog::open(&path).unwrap();
-        log.say(&line("/a\"}\n{\"status\":500,\"x\":\"\u{1b}[31m"));
-        log.flush();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count(), 1, "{text}");
-        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&read["status"], &read["rule_version"]), (&200.into(), &7.into()));
-        assert!(!text.contains('\u{1b}'));
+    fn eventually(what: &str, mut claim: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !claim() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
     fn a_file_that_was_moved_is_opened_anew() {
         let directory = tempfile::tempdir().unwrap();
         let (path, moved) = (directory.path().join("now"), directory.path().join("before"));
-        let log = AccessLog::open(&path).unwrap();
-        log.say(&line("/1"));
+        let (log, pen) = opened(&path);
+        line(&pen, "1");
         log.flush();
         std::fs::rename(&path, &moved).unwrap();
         log.reopen();
-        log.say(&line("/2"));
+        line(&pen, "2");
         log.flush();
-        assert!(std::fs::read_to_string(moved).unwrap().contains("/1"));
-        assert!(std::fs::read_to_string(path).unwrap().contains("/2"));
+        assert_eq!(std::fs::read_to_string(moved).unwrap(), "1\n");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "2\n");
+    }
+
+    #[test]
+    fn lines_come_by_themselves_also_those_of_a_thread_that_says_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let (log, pen) = opened(&path);
+        let other = log.pen(Clock::new());
+        let shown = |text: &str| {
+            eventually(text, || {
+                let mut lines: Vec<String> =
+                    std::fs::read_to_string(&path).unwrap().lines().map(String::from).collect();
+                lines.sort();
+                lines.join(" ") == text
+            });
+        };
+        line(&pen, "1");
+        shown("1");
+        line(&other, "2");
+        line(&pen, "3");
+        shown("1 2 3");
+        line(&other, "4");
+        drop((other, pen, log));
+        shown("1 2 3 4");
+    }
+
+    #[test]
+    fn every_line_is_there_whole_and_in_its_order_however_many_there_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let (log, pen) = opened(&path);
+        let many = 3 * PAGE_MOST / 8;
+        for number in 0..many {
+            line(&pen, &format!("{number:07}"));
+            if number % (PAGE_MOST / 16) == 0 {
+                log.flush();
+            }
+        }
+        log.flush();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let in_order = text.lines().enumerate().all(|(at, line)| line == format!("{at:07}"));
+        assert!(in_order && text.len() == many * 8 && log.dropped() == 0);
+    }
+
+    /// An output with as much room as it is given.
+    #[derive(Clone, Default)]
+    struct Narrow(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Narrow {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let (room, written) = &mut *self.0.lock().unwrap();
+            let fits = text.len().min(*room);
+            *room -= fits;
+            written.extend_from_slice(&text[..fits]);
+            if fits > 0 { Ok(fits) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_torn_for_want_of_room_is_made_whole_first() {
+        let output = Narrow::default();
+        let log = AccessLog::to(None, Box::new(output.clone())).unwrap();
+        let pen = log.pen(Clock::new());
+        let room = |room: usize| output.0.lock().unwrap().0 = room;
+        room(9);
+        ["first", "second", "third"].iter().for_each(|text| line(&pen, text));
+        log.flush();
+        assert_eq!((output.0.lock().unwrap().1.as_slice(), log.dropped()), (&b"first\nsec"[..], 1));
+        line(&pen, "fourth");
+        log.flush();
+        assert_eq!(log.dropped(), 2);
+        room(2);
+        line(&pen, "fifth");
+        log.flush();
+        assert_eq!(log.dropped(), 3);
+        room(99);
+        line(&pen, "sixth");
+        log.flush();
+        assert_eq!(output.0.lock().unwrap().1, b"first\nsecond\nsixth\n");
+        assert_eq!(log.dropped(), 3);
     }
 
     /// Takes nothing until it is let; then fails.
@@ -323,18 +416,18 @@ mod tests {
     fn a_log_that_is_stuck_holds_nobody_up_and_counts_what_it_drops() {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap();
-        let log = AccessLog::to(Output::Given(Box::new(Stuck(gate.clone())))).unwrap();
-        let many = QUEUE as u64 * 3;
+        let log = AccessLog::to(None, Box::new(Stuck(gate.clone()))).unwrap();
+        let pen = log.pen(Clock::new());
+        let text = "x".repeat(1_023);
+        // What one page holds is being written, another is full.
+        let most = 2 * (PAGE_MOST as u64 / 1_024);
+        let many = most + 1_000;
         for _ in 0..many {
-            log.say(&line("/"));
+            line(&pen, &text);
         }
-        assert!(log.dropped() >= QUEUE as u64, "{}", log.dropped());
+        assert!(log.dropped() >= 1_000, "{}", log.dropped());
         drop(closed);
         // The rest finds no room on the disk.
-        let begun = std::time::Instant::now();
-        while log.dropped() < many {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{}", log.dropped());
-            std::thread::yield_now();
-        }
+        eventually("all are counted", || log.dropped() == many);
     }
 }

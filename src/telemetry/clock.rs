@@ -33,6 +33,12 @@ impl Clock {
         self.start + at.since(Moment::START + FIRST)
     }
 
+    /// The wall time of a moment that was just now.
+    pub(crate) fn wall_at(&self, at: Moment) -> WallTime {
+        let ago = u64::try_from(self.now().since(at).as_millis()).unwrap_or(u64::MAX);
+        WallTime(self.wall().0.saturating_sub(ago))
+    }
+
     /// The wall clock, for people.
     pub(crate) fn wall(&self) -> WallTime {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -2,6 +2,8 @@
 
 pub(crate) mod access_log;
 pub(crate) mod clock;
+pub(crate) mod json_text;
 pub(crate) mod logs;
 pub(crate) mod request_metrics;
 pub(crate) mod service;
+pub(crate) mod timestamps;

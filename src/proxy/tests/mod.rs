@@ -15,6 +15,7 @@ mod http2;
 mod http2_limits;
 mod leaving;
 mod limits;
+mod lines;
 mod logging;
 mod policies;
 mod repeats;
