@@ -149,6 +149,7 @@ where
     let mut builder = http1::Builder::new();
     // What hyper would need a timer a request for, a look now and then does.
     builder.header_read_timeout(None).half_close(false);
+    builder.max_header_size(REQUEST_HEAD_BYTES as usize);
     builder.max_buf_size(REQUEST_HEAD_BYTES as usize);
     let requests = service_fn(|request| asking.answer(request));
     let mut serving = builder.serve_connection(TokioIo::new(stream), requests);
