@@ -81,7 +81,7 @@ impl Default for Bounds {
         Bounds {
             connections: 50_000,
             head: Duration::from_secs(60),
-            rest: Duration::from_secs(1),
+            rest: Duration::from_millis(250),
             stalled: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
         }
