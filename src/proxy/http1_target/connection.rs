@@ -5,6 +5,7 @@
 //! is not ready for another exchange never says that it is.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -12,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 
 use super::super::body::RequestBody;
 use super::super::broken::Broken;
@@ -71,10 +73,15 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
     /// Whether another exchange may begin, as far as is known by now: a target that closes, or
     /// says something unasked, is not spoken to again.
     pub(in crate::proxy) fn is_ready(&mut self) -> bool {
+        if !self.is_clean() {
+            return false;
+        }
         let mut space = [0; 1];
         let mut buffer = ReadBuf::new(&mut space);
-        let mut cx = Context::from_waker(Waker::noop());
-        self.is_clean() && Pin::new(&mut self.stream).poll_read(&mut cx, &mut buffer).is_pending()
+        let read = poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+        // That this task has done enough for now says nothing about the connection.
+        let read = pin!(unconstrained(read));
+        read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Begins an exchange; the head is written without framing and without its last line.
@@ -275,7 +282,6 @@ const MOST_PIECE: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::future::poll_fn;
 
     use http_body_util::combinators::BoxBody;
     use http_body_util::{Empty, Full, StreamBody};
