@@ -29,11 +29,11 @@ use super::noted::Noted;
 use super::pool::Lease;
 use super::repeats;
 use super::reply::Failure;
-use super::routes::{Filters, RunningRoute, Upstream};
+use super::running::{Filters, Known, RunningRoute, Upstream};
 use super::tunnel;
 use crate::model::moment::Moment;
 use crate::model::rule::{Scheme, Timeouts};
-use crate::routing::cell::{Attempt, Outcome, TargetCell};
+use crate::routing::cell::{Attempt, Outcome};
 use crate::telemetry::request_metrics::AttemptEnd;
 
 /// An attempt that counts as aborted unless it is finished.
@@ -69,7 +69,7 @@ impl Trying {
         index: usize,
         now: Moment,
     ) -> Trying {
-        let attempt = route.payload.upstreams[index].cell.begin(now);
+        let attempt = route.payload.upstreams[index].known.cell.begin(now);
         Trying { worker, route, index, attempt: Some(attempt) }
     }
 
@@ -83,7 +83,7 @@ impl Trying {
     ) -> Result<Answered, Missed> {
         let bodiless = body.is_end_stream();
         let repeatable = bodiless && repeats::is_idempotent(&asking.parts.method);
-        let mut timeouts = self.route.rule.timeouts.clone();
+        let mut timeouts = self.route.payload.terms.timeouts.clone();
         if let Some(patience) = grpc::patience(&asking.parts) {
             timeouts.request = timeouts.request.min(patience);
         }
@@ -150,7 +150,7 @@ impl Trying {
     ) -> Result<(Lease, Instant), Failure> {
         let upstream = self.upstream();
         let pool = &self.worker.pool;
-        let (to, tunnel) = (&upstream.endpoint, self.carries_tunnel(asking));
+        let (to, tunnel) = (&upstream.known.endpoint, self.carries_tunnel(asking));
         let begun = Instant::now();
         if !fresh && let Some(lease) = pool.kept(to, tunnel, begun.into_std()) {
             return Ok((lease, begun));
@@ -163,14 +163,14 @@ impl Trying {
         *waited += ended - begun;
         let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
         if let Some(rtt) = rtt {
-            upstream.cell.observe_connect(rtt, self.worker.clock.at(ended.into_std()));
+            upstream.known.cell.observe_connect(rtt, self.worker.clock.at(ended.into_std()));
         }
         Ok((lease, ended))
     }
 
     /// Whether the connection shall become a tunnel: over HTTP/2 there is no such thing as Upgrade.
     fn carries_tunnel(&self, asking: &Asking) -> bool {
-        asking.tunnel.is_tunnel() && self.upstream().address.scheme != Scheme::H2c
+        asking.tunnel.is_tunnel() && self.target().endpoint.address.scheme != Scheme::H2c
     }
 
     /// Asks the target over this connection.
@@ -188,7 +188,7 @@ impl Trying {
     pub(super) fn write_head(&self, asking: &Asking, out: &mut Vec<u8>) {
         let parts = &asking.parts;
         request::line(&parts.method, &asking.onward.uri, out);
-        let edited = Filters::of(&self.route.rule).request.is_some()
+        let edited = Filters::of(&self.route).request.is_some()
             || parts.method == Method::OPTIONS
             || asking.noted.cookie && headers::has_crumbs(&parts.headers);
         if edited {
@@ -204,7 +204,7 @@ impl Trying {
 
     fn for_target(&self, asking: &Asking, out: &mut impl Fields) {
         let own = if asking.onward.host.is_none() {
-            HeaderValue::try_from(self.upstream().address.authority()).ok()
+            HeaderValue::try_from(self.target().endpoint.address.authority()).ok()
         } else {
             None
         };
@@ -232,7 +232,7 @@ impl Trying {
         {
             out.insert(MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
         }
-        if let Some(edits) = Filters::of(&self.route.rule).request {
+        if let Some(edits) = Filters::of(&self.route).request {
             headers::edit(&mut out, edits);
         }
         out
@@ -256,7 +256,7 @@ impl Trying {
         *request.method_mut() = asking.parts.method.clone();
         *request.uri_mut() = asking.onward.uri.clone();
         *request.headers_mut() = out;
-        http2_target::rewrite(&mut request, received, self.upstream().address.scheme);
+        http2_target::rewrite(&mut request, received, self.target().endpoint.address.scheme);
         request
     }
 
@@ -270,7 +270,8 @@ impl Trying {
     /// The request's body ended only then. An answer that is faster than the wire did not wait
     /// for the end: it counts as having taken the wire's time.
     fn last_byte(&mut self, ended: Moment, now: Moment) {
-        let wire = Duration::from_secs_f64(self.cell().snapshot(now).net.clamp(0.0, 6e4) / 1e3);
+        let wire =
+            Duration::from_secs_f64(self.target().cell.snapshot(now).net.clamp(0.0, 6e4) / 1e3);
         self.sent(now - now.since(ended).max(wire));
     }
 
@@ -304,17 +305,17 @@ impl Trying {
         let upstream = self.upstream();
         upstream.counters.attempt(end);
         let unit = self.worker.rng.borrow_mut().random_range(0.0..1.0);
-        let outlier = &self.route.rule.health.outlier;
+        let outlier = &self.route.payload.terms.outlier;
         let selector = &self.route.payload.lasting.selector;
-        upstream.cell.finish(attempt, now, outcome, selector, outlier, unit);
+        upstream.known.cell.finish(attempt, now, outcome, selector, outlier, unit);
     }
 
     fn upstream(&self) -> &Upstream {
         &self.route.payload.upstreams[self.index]
     }
 
-    pub(super) fn cell(&self) -> &Arc<TargetCell> {
-        &self.upstream().cell
+    pub(super) fn target(&self) -> &Arc<Known> {
+        &self.upstream().known
     }
 }
 

@@ -19,10 +19,10 @@ use super::broken::Broken;
 use super::headers;
 use super::pool::Lease;
 use super::reply::Failure;
+use super::running::Known;
+use super::terms::Terms;
 use super::underway::Underway;
 use crate::model::moment::Moment;
-use crate::model::rule::Rule;
-use crate::routing::cell::TargetCell;
 use crate::telemetry::clock::Clock;
 
 /// A response body as the client sees it.
@@ -75,7 +75,7 @@ pub(crate) struct Progress {
 }
 
 /// Counts a body, or a tunnel, at its target for as long as it lives.
-pub(crate) struct OpenBody(Arc<TargetCell>);
+pub(crate) struct OpenBody(Arc<Known>);
 
 /// How long a body or a tunnel may take.
 pub(crate) struct Patience {
@@ -172,15 +172,15 @@ impl ResponseBody {
 
 impl OpenBody {
     /// One more at this target.
-    pub(crate) fn begin(cell: &Arc<TargetCell>) -> OpenBody {
-        cell.body_begin();
-        OpenBody(cell.clone())
+    pub(crate) fn begin(target: &Arc<Known>) -> OpenBody {
+        target.cell.body_begin();
+        OpenBody(target.clone())
     }
 }
 
 impl Drop for OpenBody {
     fn drop(&mut self) {
-        self.0.body_done();
+        self.0.cell.body_done();
     }
 }
 
@@ -236,21 +236,21 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// A body to be sent on, as the rule allows; `until` is when all has to be over. Fails at once
-    /// where the client says that it will be too large.
+    /// A body to be sent on, as the rule's terms allow; `until` is when all has to be over. Fails
+    /// at once where the client says that it will be too large.
     pub(crate) fn new(
         body: Incoming,
-        rule: &Rule,
+        terms: &Terms,
         until: Option<Instant>,
         progress: Rc<Progress>,
     ) -> Result<RequestBody, Failure> {
-        let room = rule.limits.max_request_body.unwrap_or(u64::MAX);
+        let room = terms.limits.max_request_body.unwrap_or(u64::MAX);
         if body.size_hint().lower() > room {
             return Err(Failure::TooLarge);
         }
         let empty = body.is_end_stream();
         progress.whole.set(empty);
-        let patience = Patience { idle: rule.timeouts.idle, until };
+        let patience = Patience { idle: terms.timeouts.idle, until };
         let source = if empty {
             Source::Nowhere
         } else {

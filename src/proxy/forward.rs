@@ -35,7 +35,7 @@ use super::noted::Noted;
 use super::pool::Pool;
 use super::repeats::{self, Repeats};
 use super::reply::{self, Failure};
-use super::routes::{Filters, Routes, RunningRoute};
+use super::running::{Filters, Routes, RunningRoute};
 use super::shedding::Shedding;
 use super::tunnel::{self, Tunnel, Wanted};
 use super::underway::Underway;
@@ -185,8 +185,8 @@ impl Worker {
         let (route, answered) = match decided {
             Ok(Decided::Answered(route, response)) => (route, Ok(response)),
             Ok(Decided::Onward(route, onward)) => {
-                let until = route.rule.timeouts.total.map(|total| begun + total);
-                let key = hash_key(&route.rule.balance, &parts.headers, &client);
+                let until = route.payload.terms.timeouts.total.map(|total| begun + total);
+                let key = hash_key(&route.payload.terms.balance, &parts.headers, &client);
                 let asking =
                     Asking { parts, noted, onward, client, request_id, begun, until, tunnel, key };
                 let answered = self.forward(&asking, &route, body, underway).await;
@@ -206,7 +206,7 @@ impl Worker {
             entry.answered(&response);
         }
         let rule = route.as_ref().map(|route| &route.payload);
-        let counters = rule.map_or(&self.metrics.unrouted, |running| &running.counters);
+        let counters = rule.map_or(&self.metrics.unrouted, |running| &running.lasting.counters);
         counters.request(version == Version::HTTP_2, method.as_str(), status.as_u16());
         self.metrics.answered.fetch_add(1, Relaxed);
         tracing::debug!(
@@ -304,16 +304,18 @@ impl Worker {
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let routes = self.routes.load();
         let matched = routes.find(&asked, &header).ok_or(Failure::NoRoute)?;
-        let filters = Filters::of(&matched.route.rule);
+        let filters = Filters::of(matched.route);
+        if !matched.route.payload.upstreams.is_empty() {
+            let onward = onward(&filters, &matched, parts, &authority)?;
+            return Ok(Decided::Onward(matched.route.clone(), onward));
+        }
         let mut response = match &matched.route.rule.action {
             Action::Redirect(redirect) => {
                 reply::redirected(redirect, client.scheme(), &parts.uri, &authority)
             }
             Action::Respond(respond) => reply::responded(respond),
-            Action::Forward(_) => {
-                let onward = onward(&filters, &matched, parts, &authority)?;
-                return Ok(Decided::Onward(matched.route.clone(), onward));
-            }
+            // Without targets; `wire` lets no such rule pass.
+            Action::Forward(_) => return Err(Failure::NoTarget),
         };
         filters.respond(response.headers_mut());
         Ok(Decided::Answered(Some(matched.route.clone()), response))
@@ -347,16 +349,17 @@ impl Worker {
     ) -> Result<Response<ProxyBody>, Failure> {
         let progress = Progress::new(self.clock, asking.begun);
         underway.enter(route)?;
-        let body = RequestBody::new(body, &route.rule, asking.until, progress.clone())?;
+        let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
         let bodiless = body.is_end_stream();
         let mut now = underway.at;
+        route.payload.fetch();
         let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, now);
         let mut body = Some(body);
         let mut waited = Duration::ZERO;
         let mut last = Failure::NoTarget;
         let mut next = self.pick(route, asking.key, &[], now);
         while let (Some(index), Some(sending)) = (next, body.take()) {
-            underway.tries(&route.payload.upstreams[index].address);
+            underway.tries(&route.payload.upstreams[index].known.endpoint.address);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
             repeats.tries(index);
             match trying.send(asking, sending, &progress, &mut waited).await {
@@ -404,7 +407,7 @@ impl Worker {
         let target = self.pick(route, asking.key, repeats.tried(), self.clock.now())?;
         let pause = repeats.pause(target, &mut *self.rng.borrow_mut());
         // Without time left the next target would only be blamed for the last one.
-        let latest = asking.begun + route.rule.timeouts.request;
+        let latest = asking.begun + route.payload.terms.timeouts.request;
         let latest = asking.until.map_or(latest, |until| until.min(latest));
         if Instant::now() + pause >= latest || !repeats.spend(self.clock.now()) {
             return None;
@@ -428,7 +431,7 @@ impl Worker {
         let of = |at: usize| upstreams[at].candidate();
         let rng = &mut *self.rng.borrow_mut();
         let last = upstreams.len().checked_sub(1)?;
-        let how = How { balance: &route.rule.balance, outlier: &route.rule.health.outlier, key };
+        let how = How { balance: &running.terms.balance, outlier: &running.terms.outlier, key };
         let picked = if last == 0 {
             pick::pick(how, &[of(0)], &running.lasting.selector, now, rng, tried)
         } else if upstreams.len() <= ON_STACK {
@@ -473,9 +476,9 @@ fn answer(
     // The hop to the client is this proxy's own (RFC 9112, section 2.3).
     parts.version = Version::HTTP_11;
     headers::for_client(&mut parts.headers, noted, framing);
-    Filters::of(&route.rule).respond(&mut parts.headers);
-    let open = OpenBody::begin(trying.cell());
-    let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
+    Filters::of(route).respond(&mut parts.headers);
+    let open = OpenBody::begin(trying.target());
+    let patience = Patience { idle: route.payload.terms.timeouts.idle, until: asking.until };
     let body = ResponseBody::new(patience, lease, open, underway);
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
 }

@@ -33,7 +33,8 @@ use super::http1_target::request::Announced;
 use super::listener::{Bounds, ProxyConfig, worker};
 use super::noted::Noted;
 use super::resolve::AddressPolicy;
-use super::routes::{RouteChange, RoutesState, RunningRoute};
+use super::routes::{RouteChange, RoutesState};
+use super::running::RunningRoute;
 use super::shedding::Shedding;
 use super::sockets::Sockets;
 use super::target_tls::TargetTls;
@@ -148,7 +149,7 @@ impl Bench {
         };
         let begun = Instant::now();
         let progress = Progress::new(self.worker.clock, begun);
-        let Ok(body) = RequestBody::new(body, &route.rule, None, progress) else {
+        let Ok(body) = RequestBody::new(body, &route.payload.terms, None, progress) else {
             return Ok(Response::new(ProxyBody::empty()));
         };
         let seen = Seen::new(&parts, &route, tunnel.is_tunnel());

@@ -26,7 +26,7 @@ use super::dial::{Dialer, Distance};
 use super::forward::Worker;
 use super::pool::Pool;
 use super::resolve::{AddressPolicy, Resolver};
-use super::routes::Routes;
+use super::running::Routes;
 use super::shedding::Shedding;
 use super::sockets::Sockets;
 use super::target_tls::TargetTls;

@@ -5,6 +5,7 @@
 
 pub(crate) mod listener;
 pub(crate) mod routes;
+pub(crate) mod running;
 pub(crate) mod sockets;
 
 mod access;
@@ -38,6 +39,7 @@ mod rewound;
 pub(crate) mod shedding;
 pub(crate) mod stall;
 pub(crate) mod target_tls;
+mod terms;
 mod tunnel;
 mod underway;
 

@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use rand::{Rng, RngExt};
 
 use super::attempt::{Answered, Missed};
-use super::routes::RunningRoute;
+use super::running::{Running, RunningRoute};
 use crate::model::moment::Moment;
 use crate::model::rule::RetryOn;
 
@@ -36,9 +36,10 @@ impl<'r> Repeats<'r> {
         bodiless: bool,
         now: Moment,
     ) -> Repeats<'r> {
-        let left = route.rule.retry.attempts.saturating_sub(1);
+        let Running { terms, lasting, .. } = &route.payload;
+        let left = terms.retry.attempts.saturating_sub(1);
         if left > 0 {
-            route.payload.lasting.budget.earn(&route.rule.retry.budget, now);
+            lasting.budget.earn(&terms.retry.budget, now);
         }
         let idempotent = is_idempotent(method);
         Repeats { route, left, tried: Vec::new(), bodiless, idempotent }
@@ -52,7 +53,7 @@ impl<'r> Repeats<'r> {
     /// Whether this failure is one to be answered by another attempt. A status that the rule names
     /// stands for the failures, too, that this proxy would answer with it.
     pub(super) fn want_another(&self, missed: &Missed) -> bool {
-        let on = &self.route.rule.retry.on;
+        let on = &self.route.payload.terms.retry.on;
         let status = missed.failure.status();
         let unsent = missed.body.is_some() && on.contains(&RetryOn::ConnectFailure);
         let unseen = missed.unseen && self.bodiless && on.contains(&RetryOn::RefusedStream);
@@ -62,7 +63,7 @@ impl<'r> Repeats<'r> {
 
     /// Takes one repeat, if the rule's other requests left any.
     pub(super) fn spend(&mut self, now: Moment) -> bool {
-        let terms = &self.route.rule.retry.budget;
+        let terms = &self.route.payload.terms.retry.budget;
         let granted = self.left > 0 && self.route.payload.lasting.budget.spend(terms, now);
         self.left = if granted { self.left - 1 } else { 0 };
         granted
@@ -87,13 +88,13 @@ impl<'r> Repeats<'r> {
         if !self.tried.contains(&target) {
             return Duration::ZERO;
         }
-        let doublings = self.route.rule.retry.attempts.saturating_sub(self.left + 1);
+        let doublings = self.route.payload.terms.retry.attempts.saturating_sub(self.left + 1);
         let longest = FIRST_PAUSE.saturating_mul(1 << doublings.min(8)).min(LONGEST_PAUSE);
         longest.mul_f64(rng.random_range(0.0..1.0))
     }
 
     fn names(&self, status: StatusCode) -> bool {
-        self.route.rule.retry.on.contains(&RetryOn::Status(status.as_u16()))
+        self.route.payload.terms.retry.on.contains(&RetryOn::Status(status.as_u16()))
     }
 }
 

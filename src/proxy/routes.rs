@@ -5,65 +5,25 @@
 //! changes and goes with the last rule that names it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
 use super::checks::{Check, Checks};
-use super::headers;
 use super::pool::Endpoint;
+use super::running::{Known, Lasting, Routes, Running, RunningRoute, Upstream};
+use super::terms::RecentTerms;
 use crate::model::ids::{RuleId, Version};
 use crate::model::latency::LatencyInfoRow;
 use crate::model::moment::{Moment, WallTime};
-use crate::model::rule::{Filter, HeaderEdits, Rewrite, Rule, Target, TargetAddress};
-use crate::routing::budget::Budget;
+use crate::model::rule::{Rule, Target, TargetAddress};
 use crate::routing::cell::TargetCell;
 use crate::routing::hash;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, CostBreakdown};
 use crate::routing::prior::Prior;
-use crate::routing::selector::Selector;
-use crate::routing::table::{Matched, Route, Table};
-use crate::telemetry::request_metrics::{RequestMetrics, RuleCounters, TargetCounters};
-
-/// What requests are served by at one moment.
-pub(crate) type Routes = Table<Arc<Running>>;
-
-/// A rule in force.
-pub(crate) type RunningRoute = Route<Arc<Running>>;
-
-/// What a rule needs at run time.
-pub(crate) struct Running {
-    /// The version in force; none for an overlay that stands alone.
-    pub(crate) version: Option<Version>,
-    pub(crate) lasting: Arc<Lasting>,
-    pub(crate) upstreams: Vec<Upstream>,
-    pub(crate) counters: Arc<RuleCounters>,
-}
-
-/// What a rule's traffic has taught and used; it outlives the rule's versions.
-#[derive(Debug, Default)]
-pub(crate) struct Lasting {
-    pub(crate) selector: Selector,
-    pub(crate) budget: Budget,
-    /// Requests under way, while the rule limits them.
-    pub(crate) in_flight: AtomicU32,
-}
-
-/// One target of one rule.
-pub(crate) struct Upstream {
-    pub(crate) address: Arc<TargetAddress>,
-    /// The same with what else a connection to it depends on.
-    pub(crate) endpoint: Endpoint,
-    pub(crate) weight: u32,
-    identity: u64,
-    /// Of the rule's own, where it checks its targets.
-    check: Option<Arc<Check>>,
-    pub(crate) region: String,
-    pub(crate) cell: Arc<TargetCell>,
-    pub(crate) counters: Arc<TargetCounters>,
-}
+use crate::routing::table::{Route, Table};
+use crate::telemetry::request_metrics::RequestMetrics;
 
 /// A rule to be put in force, or out of it.
 pub(crate) struct RouteChange {
@@ -77,7 +37,8 @@ pub(crate) struct RouteChange {
 /// The control side's hold on the routes.
 pub(crate) struct RoutesState {
     table: Routes,
-    targets: BTreeMap<Arc<TargetAddress>, Weak<TargetCell>>,
+    targets: BTreeMap<Arc<TargetAddress>, Weak<Known>>,
+    terms: RecentTerms,
     checks: Checks,
     /// Looked through when it has grown to this many: O(1) per change on the long run.
     sweep_at: usize,
@@ -101,31 +62,12 @@ pub(crate) struct ExplainedTarget {
     pub(crate) cost: CostBreakdown,
 }
 
-impl Upstream {
-    /// As one to choose from.
-    pub(crate) fn candidate(&self) -> Candidate<'_> {
-        let down = self.check.as_ref().is_some_and(|check| check.is_down());
-        Candidate { cell: &self.cell, weight: self.weight, identity: self.identity, down }
-    }
-}
-
-impl Running {
-    fn candidates(&self) -> Vec<Candidate<'_>> {
-        self.upstreams.iter().map(|up| up.candidate()).collect()
-    }
-}
-
-impl std::fmt::Debug for Running {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Running({:?}, {} targets)", self.version, self.upstreams.len())
-    }
-}
-
 impl RoutesState {
     pub(crate) fn new(metrics: Arc<RequestMetrics>) -> RoutesState {
         let table = Table::new(rand::random());
         RoutesState {
             targets: BTreeMap::new(),
+            terms: RecentTerms::default(),
             checks: Checks::default(),
             sweep_at: TARGETS_UNSWEPT,
             published: Arc::new(ArcSwap::from_pointee(table.clone())),
@@ -151,25 +93,16 @@ impl RoutesState {
                     }
                 }
                 Some(rule) => {
-                    let running = Arc::new(self.run(&change.id, change.version, &rule));
-                    let names = rule.targets().iter().map(|target| target.address.to_string());
-                    let names: Vec<String> = names.collect();
-                    let counters = running.counters.clone();
-                    match Route::compile(change.id.clone(), rule, change.created, running) {
-                        Ok(route) => {
-                            self.table.insert(Arc::new(route));
-                            counters.keep_targets(&names);
-                        }
-                        Err(refused) => {
-                            self.forget(&change.id);
-                            rejected.push((change.id, refused.reason));
-                        }
+                    let run = |rule: &Rule| self.run(&change.id, change.version, rule);
+                    match Route::compile(change.id.clone(), rule, change.created, run) {
+                        Ok(route) => self.table.insert(Arc::new(route)),
+                        Err(refused) => rejected.push((change.id, refused.reason)),
                     }
                 }
             }
         }
         if self.targets.len() >= self.sweep_at {
-            self.targets.retain(|_, cell| cell.strong_count() > 0);
+            self.targets.retain(|_, known| known.strong_count() > 0);
             self.sweep_at = TARGETS_UNSWEPT.max(self.targets.len() * 2);
         }
         rejected
@@ -180,57 +113,46 @@ impl RoutesState {
         self.published.store(Arc::new(self.table.clone()));
     }
 
-    /// Takes back what `run` began to count for a body that was rejected.
-    fn forget(&mut self, id: &RuleId) {
-        match self.table.route(id) {
-            None => self.metrics.forget(id),
-            Some(kept) => {
-                let names = kept.rule.targets().iter().map(|target| target.address.to_string());
-                kept.payload.counters.keep_targets(&names.collect::<Vec<_>>());
-            }
-        }
-    }
-
     fn run(&mut self, id: &RuleId, version: Option<Version>, rule: &Rule) -> Running {
-        let counters = self.metrics.rule(id);
-        let upstreams = rule
-            .targets()
-            .iter()
-            .map(|target| {
-                let counters = counters.target(&target.address.to_string());
-                let mut upstream = self.upstream(target, counters);
-                let health = rule.health.active.as_ref();
-                upstream.check = health.map(|health| self.checks.of(&upstream.endpoint, health));
-                upstream
-            })
-            .collect();
-        let lasting =
-            self.table.route(id).map_or_else(Arc::default, |route| route.payload.lasting.clone());
-        Running { version, lasting, upstreams, counters }
+        let held = self.table.route(id).map(|route| route.payload.lasting.clone());
+        let lasting = held.unwrap_or_else(|| {
+            let lasting: Arc<Lasting> = Arc::default();
+            self.metrics.count(id.clone(), lasting.clone());
+            lasting
+        });
+        let known: Vec<Arc<Known>> = rule.targets().iter().map(|it| self.known(it)).collect();
+        let addresses = known.iter().map(|known| known.endpoint.address.clone());
+        let counters = lasting.counters.targets(addresses.collect());
+        let upstream = |((target, known), counters): ((&Target, Arc<Known>), _)| {
+            let health = rule.health.active.as_ref();
+            let check = health.map(|health| self.checks.of(&known.endpoint, health));
+            Upstream { known, counters, check, weight: target.weight }
+        };
+        let upstreams = rule.targets().iter().zip(known).zip(counters).map(upstream).collect();
+        let terms = self.terms.of(rule);
+        Running { upstreams, lasting, terms, version }
     }
 
-    fn upstream(&mut self, target: &Target, counters: Arc<TargetCounters>) -> Upstream {
-        let known = self.targets.get_key_value(&target.address);
-        let held = known.and_then(|(address, cell)| Some((address.clone(), cell.upgrade()?)));
-        let (address, cell) = held.unwrap_or_else(|| {
-            let address = Arc::new(target.address.clone());
-            let cell = Arc::new(TargetCell::new(target.latency_hint));
-            self.targets.insert(address.clone(), Arc::downgrade(&cell));
-            (address, cell)
+    fn known(&mut self, target: &Target) -> Arc<Known> {
+        if let Some(known) = self.targets.get(&target.address).and_then(Weak::upgrade) {
+            return known;
+        }
+        let address = Arc::new(target.address.clone());
+        let known = Arc::new(Known {
+            endpoint: Endpoint::new(address.clone(), None),
+            identity: hash::identity(address.to_string().as_bytes()),
+            cell: TargetCell::new(target.latency_hint),
         });
-        let region = target.region.clone();
-        let endpoint = Endpoint::new(address.clone(), None);
-        let identity = hash::identity(address.to_string().as_bytes());
-        let weight = target.weight;
-        Upstream { address, endpoint, weight, identity, check: None, region, cell, counters }
+        self.targets.insert(address, Arc::downgrade(&known));
+        known
     }
 
     /// What this node knows about its targets, for peers and people.
     pub(crate) fn latency_rows(&self, now: Moment) -> Vec<LatencyInfoRow> {
         self.targets
             .iter()
-            .filter_map(|(address, cell)| Some((address, cell.upgrade()?)))
-            .filter_map(|(address, cell)| Some((address, cell.readings(now)?)))
+            .filter_map(|(address, known)| Some((address, known.upgrade()?)))
+            .filter_map(|(address, known)| Some((address, known.cell.readings(now)?)))
             .map(|(address, readings)| readings.row(address.to_string()))
             .collect()
     }
@@ -265,8 +187,8 @@ impl RoutesState {
     pub(crate) fn unknown_targets(&self, now: Moment) -> Vec<String> {
         self.targets
             .iter()
-            .filter_map(|(address, cell)| Some((address, cell.upgrade()?)))
-            .filter(|(_, cell)| cell.readings(now).is_none())
+            .filter_map(|(address, known)| Some((address, known.upgrade()?)))
+            .filter(|(_, known)| known.cell.readings(now).is_none())
             .map(|(address, _)| address.to_string())
             .collect()
     }
@@ -275,10 +197,10 @@ impl RoutesState {
     pub(crate) fn import(&self, priors: &BTreeMap<String, Prior>, now: Moment) -> usize {
         let mut taken = 0;
         for route in self.table.routes() {
-            for upstream in &route.payload.upstreams {
-                if let Some(prior) = priors.get(&upstream.address.to_string()) {
+            for Upstream { known, .. } in route.payload.upstreams.iter() {
+                if let Some(prior) = priors.get(&known.endpoint.address.to_string()) {
                     let selector = &route.payload.lasting.selector;
-                    taken += usize::from(upstream.cell.import(prior, selector, now));
+                    taken += usize::from(known.cell.import(prior, selector, now));
                 }
             }
         }
@@ -295,15 +217,18 @@ pub(crate) fn explain<'h>(
 ) -> Option<Explanation> {
     let matched = routes.find(asked, header)?;
     let running = &matched.route.payload;
-    let costs = pick::explain(&running.candidates(), &running.lasting.selector, now);
+    let candidates: Vec<Candidate<'_>> =
+        running.upstreams.iter().map(Upstream::candidate).collect();
+    let costs = pick::explain(&candidates, &running.lasting.selector, now);
     let targets = running
         .upstreams
         .iter()
+        .zip(matched.route.rule.targets())
         .zip(costs)
-        .map(|(upstream, cost)| ExplainedTarget {
-            address: upstream.address.clone(),
+        .map(|((upstream, target), cost)| ExplainedTarget {
+            address: upstream.known.endpoint.address.clone(),
             weight: upstream.weight,
-            region: upstream.region.clone(),
+            region: target.region.clone(),
             cost,
         })
         .collect();
@@ -313,59 +238,6 @@ pub(crate) fn explain<'h>(
         alternative: matched.alternative,
         targets,
     })
-}
-
-/// The rule's filters, sorted by whom they concern.
-pub(crate) struct Filters<'r> {
-    pub(crate) request: Option<&'r HeaderEdits>,
-    pub(crate) response: Option<&'r HeaderEdits>,
-    pub(crate) rewrite: Option<&'r Rewrite>,
-}
-
-impl<'r> Filters<'r> {
-    /// Of a rule; no kind stands twice.
-    pub(crate) fn of(rule: &'r Rule) -> Filters<'r> {
-        let mut filters = Filters { request: None, response: None, rewrite: None };
-        for filter in &rule.filters {
-            match filter {
-                Filter::RequestHeaders(edits) => filters.request = Some(edits),
-                Filter::ResponseHeaders(edits) => filters.response = Some(edits),
-                Filter::Rewrite(rewrite) => filters.rewrite = Some(rewrite),
-            }
-        }
-        filters
-    }
-
-    /// Edits what goes back to the client.
-    pub(crate) fn respond(&self, headers: &mut http::HeaderMap) {
-        if let Some(edits) = self.response {
-            headers::edit(headers, edits);
-        }
-    }
-
-    /// The path and query that the target sees.
-    pub(crate) fn path<T>(
-        &self,
-        matched: &Matched<'_, T>,
-        path: &str,
-        query: Option<&str>,
-    ) -> String {
-        use crate::model::rule::PathRewrite;
-        let rewritten = match self.rewrite.and_then(|rewrite| rewrite.path.as_ref()) {
-            None => path.to_string(),
-            Some(PathRewrite::Whole(whole)) => whole.clone(),
-            Some(PathRewrite::Prefix(prefix)) => {
-                let rest = &path[matched.prefix.unwrap_or(0).min(path.len())..];
-                let joined =
-                    format!("{}/{}", prefix.trim_end_matches('/'), rest.trim_start_matches('/'));
-                if rest.is_empty() && !prefix.is_empty() { prefix.clone() } else { joined }
-            }
-        };
-        match query {
-            Some(query) => format!("{rewritten}?{query}"),
-            None => rewritten,
-        }
-    }
 }
 
 /// Fewer remembered targets are never looked through.

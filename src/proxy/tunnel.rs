@@ -34,7 +34,7 @@ use super::http1_target::connection::Stream;
 use super::noted::Noted;
 use super::pool::Lease;
 use super::reply::Failure;
-use super::routes::{Filters, RunningRoute};
+use super::running::{Filters, RunningRoute};
 use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::routing::cell::Outcome;
@@ -163,9 +163,9 @@ pub(super) fn switch(
     };
     trying.finish(Outcome::Success, at);
     headers::for_client(&mut parts.headers, noted, Framing::NONE);
-    Filters::of(&route.rule).respond(&mut parts.headers);
-    let open = OpenBody::begin(trying.cell());
-    let patience = Patience { idle: route.rule.timeouts.idle, until: asking.until };
+    Filters::of(route).respond(&mut parts.headers);
+    let open = OpenBody::begin(trying.target());
+    let patience = Patience { idle: route.payload.terms.timeouts.idle, until: asking.until };
     let tunnel = Tunnel::new(target, patience, open, underway);
     if let Wanted::OverStream(client) = &asking.tunnel {
         parts.status = StatusCode::OK;

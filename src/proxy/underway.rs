@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::access::Entry;
 use super::forward::{Client, Worker};
 use super::reply::Failure;
-use super::routes::RunningRoute;
+use super::running::RunningRoute;
 use crate::model::moment::Moment;
 use crate::model::rule::TargetAddress;
 
@@ -40,7 +40,7 @@ impl Underway {
 
     /// Counts it among the rule's, too, where that has a limit.
     pub(super) fn enter(&mut self, route: &Arc<RunningRoute>) -> Result<(), Failure> {
-        let Some(most) = route.rule.limits.max_in_flight else { return Ok(()) };
+        let Some(most) = route.payload.terms.limits.max_in_flight else { return Ok(()) };
         let before = route.payload.lasting.in_flight.fetch_add(1, Relaxed);
         self.limited = Some(route.clone());
         if before < most { Ok(()) } else { Err(Failure::RuleFull) }

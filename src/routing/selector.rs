@@ -11,8 +11,10 @@ use arc_swap::ArcSwapOption;
 use super::estimate::Typical;
 use crate::model::moment::Moment;
 
-/// What one rule has learnt about its traffic as a whole.
+/// What one rule has learnt about its traffic as a whole. In this order, so that all but the last
+/// shares a cache line behind the counts of an `Arc`.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Selector {
     qbar: Float,
     svcbar: Float,

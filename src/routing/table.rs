@@ -31,20 +31,25 @@ pub struct Table<T> {
     seed: Seed,
 }
 
-/// A rule, compiled.
+/// A rule, compiled. In this order, so that the payload begins in the cache line that whoever
+/// holds a route has at hand.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Route<T> {
+    /// What it needs at run time.
+    pub payload: T,
     /// Which rule.
     pub id: RuleId,
     /// What it says.
     pub rule: Arc<Rule>,
     /// When it began to live; older rules win ties.
     pub created: WallTime,
-    /// What it needs at run time.
-    pub payload: T,
-    /// Of the alternatives whose path is an expression, in their order.
-    regexes: Vec<(usize, Regex)>,
+    regexes: Option<Box<Regexes>>,
 }
+
+/// Of the alternatives whose path is an expression, in their order.
+#[derive(Debug)]
+struct Regexes(Vec<(usize, Regex)>);
 
 /// A rule that takes a request.
 #[derive(Debug)]
@@ -58,12 +63,12 @@ pub struct Matched<'t, T> {
 }
 
 impl<T> Route<T> {
-    /// Compiles a rule's expressions.
+    /// Compiles a rule's expressions; the payload is made once that has come off.
     pub fn compile(
         id: RuleId,
         rule: Arc<Rule>,
         created: WallTime,
-        payload: T,
+        payload: impl FnOnce(&Rule) -> T,
     ) -> Result<Route<T>, RegexRefused> {
         let alternatives = rule.alternatives.iter().enumerate();
         let regexes = alternatives
@@ -73,14 +78,19 @@ impl<T> Route<T> {
                 }
                 _ => None,
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let regexes = (!regexes.is_empty()).then(|| Box::new(Regexes(regexes)));
+        let payload = payload(&rule);
         Ok(Route { id, rule, created, payload, regexes })
     }
 
     /// Whether the expression of this alternative takes a path.
     fn matches(&self, alternative: usize, path: &str) -> bool {
-        let at = self.regexes.binary_search_by_key(&alternative, |it| it.0);
-        at.is_ok_and(|at| self.regexes[at].1.is_match(path))
+        self.regexes.as_ref().is_some_and(|regexes| {
+            let Regexes(all) = &**regexes;
+            let at = all.binary_search_by_key(&alternative, |it| it.0);
+            at.is_ok_and(|at| all[at].1.is_match(path))
+        })
     }
 }
 

@@ -4,12 +4,13 @@
 //! when they are read, not when they are counted. Hosts are never a label.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::model::ids::RuleId;
+use crate::model::rule::TargetAddress;
 
 /// Everything counted at one node.
 #[derive(Debug, Default)]
@@ -28,15 +29,30 @@ pub(crate) struct RequestMetrics {
     pub(crate) overhead: Histogram<12>,
     /// Requests that no rule took, and those refused before.
     pub(crate) unrouted: RuleCounters,
-    rules: Mutex<BTreeMap<RuleId, Arc<RuleCounters>>>,
+    rules: Mutex<BTreeMap<RuleId, Arc<dyn Counted>>>,
 }
 
-/// The counters of one rule; they outlive its versions.
-#[derive(Debug, Default)]
-pub(crate) struct RuleCounters {
-    requests: [[[AtomicU64; 6]; METHODS.len()]; PROTOCOLS.len()],
-    targets: Mutex<BTreeMap<String, Arc<TargetCounters>>>,
+/// What holds the counters of a rule, beside what else it is.
+pub(crate) trait Counted: Debug + Send + Sync {
+    /// The counters.
+    fn counters(&self) -> &RuleCounters;
 }
+
+/// The counters of one rule; they outlive its versions. What nearly all requests write is first.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct RuleCounters {
+    /// GET in HTTP/1.1: all that most rules ever see.
+    usual: Classes,
+    others: OnceLock<Box<[[Classes; METHODS.len()]; PROTOCOLS.len()]>>,
+    targets: Mutex<TargetList>,
+}
+
+/// Requests by the first digit of their status.
+type Classes = [AtomicU64; 6];
+
+/// Each with its address, in their order.
+type TargetList = Box<[(Arc<TargetAddress>, Arc<TargetCounters>)]>;
 
 /// The counters of one rule's target.
 #[derive(Debug, Default)]
@@ -126,24 +142,45 @@ impl RuleCounters {
     pub(crate) fn request(&self, http2: bool, method: &str, status: u16) {
         let row = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
         let class = usize::from(status / 100).min(5);
-        self.requests[usize::from(http2)][row][class].fetch_add(1, Relaxed);
+        let classes = match (http2, row) {
+            (false, 0) => &self.usual,
+            _ => &self.others.get_or_init(Box::default)[usize::from(http2)][row],
+        };
+        classes[class].fetch_add(1, Relaxed);
+    }
+
+    /// Reads what most requests write.
+    pub(crate) fn glance(&self) -> u64 {
+        self.usual[2].load(Relaxed)
     }
 
     /// All requests so far.
     fn total(&self) -> u64 {
-        self.requests.iter().flatten().flatten().map(|count| count.load(Relaxed)).sum()
+        let others = self.others.get().into_iter().flat_map(|others| others.iter().flatten());
+        others.chain([&self.usual]).flatten().map(|count| count.load(Relaxed)).sum()
     }
 
-    /// The counters of a target of this rule.
-    pub(crate) fn target(&self, address: &str) -> Arc<TargetCounters> {
+    /// The counters of the rule's targets, which are these now; others are forgotten.
+    pub(crate) fn targets(&self, now: Vec<Arc<TargetAddress>>) -> Vec<Arc<TargetCounters>> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        targets.entry(address.to_string()).or_default().clone()
+        let counters = |address: &Arc<TargetAddress>| {
+            let at = targets.binary_search_by(|held| held.0.cmp(address));
+            at.map_or_else(|_| Arc::default(), |at| targets[at].1.clone())
+        };
+        let found: Vec<Arc<TargetCounters>> = now.iter().map(counters).collect();
+        let mut list: TargetList = now.into_iter().zip(found.iter().cloned()).collect();
+        list.sort_by(|one, other| one.0.cmp(&other.0));
+        *targets = list;
+        found
     }
 
-    /// Forgets targets that the rule has no longer.
-    pub(crate) fn keep_targets(&self, addresses: &[String]) {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        targets.retain(|address, _| addresses.contains(address));
+    /// Requests of this kind, with a status that begins so.
+    fn count(&self, spoken: usize, row: usize, class: usize) -> u64 {
+        let classes = match (spoken, row) {
+            (0, 0) => Some(&self.usual),
+            _ => self.others.get().map(|others| &others[spoken][row]),
+        };
+        classes.map_or(0, |classes| classes[class].load(Relaxed))
     }
 }
 
@@ -153,16 +190,20 @@ impl TargetCounters {
         self.outcomes[end as usize].fetch_add(1, Relaxed);
     }
 
+    /// Reads what most attempts write.
+    pub(crate) fn glance(&self) -> u64 {
+        self.outcomes[AttemptEnd::Success as usize].load(Relaxed)
+    }
+
     fn counts(&self) -> [u64; OUTCOMES.len()] {
         std::array::from_fn(|outcome| self.outcomes[outcome].load(Relaxed))
     }
 }
 
 impl RequestMetrics {
-    /// The counters of a rule.
-    pub(crate) fn rule(&self, id: &RuleId) -> Arc<RuleCounters> {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.entry(id.clone()).or_default().clone()
+    /// From now on these are the counters of a rule.
+    pub(crate) fn count(&self, id: RuleId, counted: Arc<dyn Counted>) {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(id, counted);
     }
 
     /// Forgets a rule that is gone.
@@ -172,10 +213,12 @@ impl RequestMetrics {
 
     /// The Prometheus text of everything here.
     pub(crate) fn write(&self, out: &mut String) {
-        let rules: Vec<(RuleId, Arc<RuleCounters>)> = {
+        let held: Vec<(RuleId, Arc<dyn Counted>)> = {
             let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-            rules.iter().map(|(id, counters)| (id.clone(), counters.clone())).collect()
+            rules.iter().map(|(id, rule)| (id.clone(), rule.clone())).collect()
         };
+        let rules: Vec<(&RuleId, &RuleCounters)> =
+            held.iter().map(|(id, rule)| (id, rule.counters())).collect();
         let mut busiest: Vec<(u64, usize)> =
             rules.iter().enumerate().map(|(i, (_, counters))| (counters.total(), i)).collect();
         busiest.sort_unstable_by(|a, b| b.cmp(a));
@@ -210,18 +253,18 @@ impl RequestMetrics {
 
     fn write_requests(
         &self,
-        rules: &[(RuleId, Arc<RuleCounters>)],
+        rules: &[(&RuleId, &RuleCounters)],
         busiest: &[(u64, usize)],
         out: &mut String,
     ) {
         let name = "tradewind_requests_total";
         let _ = writeln!(out, "# HELP {name} Requests answered.\n# TYPE {name} counter");
         for (_, index) in busiest.iter().take(BUSIEST) {
-            let (id, counters) = &rules[*index];
+            let (id, counters) = rules[*index];
             write_rule(name, id.as_str(), &[counters], out);
         }
         let rest: Vec<&RuleCounters> =
-            busiest.iter().skip(BUSIEST).map(|(_, index)| &*rules[*index].1).collect();
+            busiest.iter().skip(BUSIEST).map(|(_, index)| rules[*index].1).collect();
         if !rest.is_empty() {
             write_rule(name, "_other", &rest, out);
         }
@@ -233,7 +276,7 @@ fn write_rule(name: &str, rule: &str, counters: &[&RuleCounters], out: &mut Stri
     for (spoken, protocol) in PROTOCOLS.iter().enumerate() {
         for (row, method) in METHODS.iter().enumerate() {
             for class in 1..6 {
-                let counts = counters.iter().map(|c| c.requests[spoken][row][class].load(Relaxed));
+                let counts = counters.iter().map(|counters| counters.count(spoken, row, class));
                 let count: u64 = counts.sum();
                 if count > 0 {
                     let of =
@@ -245,24 +288,21 @@ fn write_rule(name: &str, rule: &str, counters: &[&RuleCounters], out: &mut Stri
     }
 }
 
-fn write_attempts(
-    rules: &[(RuleId, Arc<RuleCounters>)],
-    busiest: &[(u64, usize)],
-    out: &mut String,
-) {
+fn write_attempts(rules: &[(&RuleId, &RuleCounters)], busiest: &[(u64, usize)], out: &mut String) {
     let name = "tradewind_upstream_attempts_total";
     let _ = writeln!(out, "# HELP {name} Attempts at targets.\n# TYPE {name} counter");
     for (_, index) in busiest.iter().take(BUSIEST) {
-        let (id, counters) = &rules[*index];
+        let (id, counters) = rules[*index];
         let targets = counters.targets.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, target) in targets.iter() {
-            write_outcomes(name, id.as_str(), address, target.counts(), out);
+            let address = address.to_string();
+            write_outcomes(name, id.as_str(), &address, target.counts(), out);
         }
     }
     let mut rest = [0; OUTCOMES.len()];
     for (_, index) in busiest.iter().skip(BUSIEST) {
         let targets = rules[*index].1.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        for target in targets.values() {
+        for (_, target) in targets.iter() {
             rest.iter_mut().zip(target.counts()).for_each(|(sum, count)| *sum += count);
         }
     }
@@ -285,15 +325,25 @@ fn write_outcomes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rule::Scheme;
+
+    impl Counted for RuleCounters {
+        fn counters(&self) -> &RuleCounters {
+            self
+        }
+    }
 
     #[test]
     fn rules_beyond_the_busiest_are_counted_together() {
         let metrics = RequestMetrics::default();
         for number in 0..BUSIEST + 20 {
-            let rule = metrics.rule(&RuleId::parse(&format!("r{number}")).unwrap());
+            let rule: Arc<RuleCounters> = Arc::default();
+            metrics.count(RuleId::parse(&format!("r{number}")).unwrap(), rule.clone());
+            let target =
+                Arc::new(TargetAddress { scheme: Scheme::Http, host: "a".into(), port: 1 });
             for _ in 0..=usize::from(number < BUSIEST) {
                 rule.request(false, "GET", 200);
-                rule.target("http://a:1").attempt(AttemptEnd::Success);
+                rule.targets(vec![target.clone()])[0].attempt(AttemptEnd::Success);
             }
         }
         let mut shown = String::new();

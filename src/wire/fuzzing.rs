@@ -87,7 +87,7 @@ fn comes_back(parsed: &ParsedRule) {
 
 /// It compiles, can be asked, and leaves nothing behind.
 fn serves(id: &RuleId, rule: &Rule) {
-    let route = Route::compile(id.clone(), Arc::new(rule.clone()), WallTime(1), ())
+    let route = Route::compile(id.clone(), Arc::new(rule.clone()), WallTime(1), |_| ())
         .unwrap_or_else(|refused| panic!("{refused:?}"));
     let mut table = Table::new(7);
     table.insert(Arc::new(route));

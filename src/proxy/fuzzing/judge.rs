@@ -7,7 +7,7 @@ use http::{Request, Response, Uri, request};
 
 use super::wire::Recorded;
 use crate::proxy::body::{ProxyBody, RequestBody};
-use crate::proxy::routes::{Filters, RunningRoute};
+use crate::proxy::running::{Filters, RunningRoute};
 
 /// What the client asked for, as far as the target may be told.
 pub(super) struct Seen {
@@ -39,7 +39,7 @@ impl Seen {
         let listed = connection.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         let listed = listed.map(|name| String::from_utf8_lossy(name.trim_ascii()).to_lowercase());
         let absolute = parts.uri.authority().map(|authority| authority.as_str().to_owned());
-        let filters = Filters::of(&route.rule);
+        let filters = Filters::of(route);
         let edits = filters.request.map(|edits| edits.set.iter().chain(&edits.add));
         Seen {
             method: parts.method.to_string(),

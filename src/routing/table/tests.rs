@@ -29,7 +29,7 @@ fn rule(hosts: Vec<HostPattern>, alternatives: Vec<Alternative>) -> Rule {
 
 fn route(number: usize, created: u64, rule: Rule) -> Arc<Route<()>> {
     let id = RuleId::parse(&format!("r{number}")).unwrap();
-    Arc::new(Route::compile(id, Arc::new(rule), WallTime(created), ()).unwrap())
+    Arc::new(Route::compile(id, Arc::new(rule), WallTime(created), |_| ()).unwrap())
 }
 
 /// Every matching alternative, sorted by the order as it is written down; the first wins.
