@@ -161,6 +161,10 @@ fn a_port_that_accepts_and_hangs_up_is_no_orchestrator() {
     let rules = fleet.rules_file("demo.yaml", &fleet.demo_rule());
     ok(&["apply", "-f", &rules, "--orchestrator", &fleet.url()]);
     fleet.all_answer("/", Duration::from_secs(10));
+    // Only then is the node certified: the rule may have come from its neighbour.
+    eventually(Duration::from_secs(10), "the stream is live", || {
+        (fleet.nodes[0].status()?["feed"] == "live").then_some(())
+    });
     fleet.orchestrator.take().unwrap().kill();
     for number in 0..5 {
         let name = format!("by-hand-{number}");
