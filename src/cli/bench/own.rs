@@ -27,7 +27,8 @@ enum By {
 }
 
 /// For each of these numbers of rules a node whose rules differ by host, and one whose rules differ
-/// by path; all rules are asked for.
+/// by path. All rules are asked for equally often, which no cache is a match for; where rules are
+/// many, another such node is asked for as few of them as the first one has.
 pub(super) async fn rules(
     directory: &Path,
     origin: SocketAddr,
@@ -36,20 +37,26 @@ pub(super) async fn rules(
 ) -> Result<Vec<Variant>, Failure> {
     let mut variants = Vec::new();
     for (by, word) in [(By::Host, "hosts"), (By::Path, "paths")] {
+        let few = counts.first().copied().unwrap_or(1);
         for count in counts {
-            let asked: Result<Vec<Asked>, Failure> = (0..*count)
-                .map(|number| {
-                    let (host, path) = by.place(number);
-                    Asked::new(&host, &path)
-                })
-                .collect();
-            let shape = Shape { asked: Arc::from(asked?), ..plain.clone() };
-            let own = directory.join(format!("{word}-{count}"));
-            let (node, _) = Peer::node(&own, &by.text(*count, origin))?;
-            if !traffic::wait_until_answered(node.at, &shape).await {
-                return Err(node.is_not_up());
+            let mut asked_for = vec![few.min(*count), *count];
+            asked_for.dedup();
+            for met in asked_for {
+                let asked: Result<Vec<Asked>, Failure> = (0..met)
+                    .map(|number| {
+                        let (host, path) = by.place(number);
+                        Asked::new(&host, &path)
+                    })
+                    .collect();
+                let shape = Shape { asked: Arc::from(asked?), ..plain.clone() };
+                let own = directory.join(format!("{word}-{count}-{met}"));
+                let (node, _) = Peer::node(&own, &by.text(*count, origin))?;
+                if !traffic::wait_until_answered(node.at, &shape).await {
+                    return Err(node.is_not_up());
+                }
+                let of = if met == *count { String::new() } else { format!("{met} of ") };
+                variants.push(Variant { name: format!("{of}{count} {word}"), node, shape });
             }
-            variants.push(Variant { name: format!("{count} {word}"), node, shape });
         }
     }
     Ok(variants)

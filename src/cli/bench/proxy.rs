@@ -71,7 +71,8 @@ enum Work {
     Handshake,
     /// Memory per connection that has nothing to do
     Idle,
-    /// Our node alone: keepalive with few rules and with many, told apart by host and by path
+    /// Our node alone: keepalive with few rules and with many, told apart by host and by path; all
+    /// of them asked for, or few
     Rules,
     /// Our node alone: keepalive with the access log off and on
     Log,
