@@ -101,7 +101,6 @@ impl Entry {
         let rule_at = text.len();
         write_rule(known.rule, &mut text);
         let target_at = text.len();
-        text.extend_from_slice(b"null,\"attempts\":");
         Rc::new(Entry {
             pen: pen.clone(),
             text: RefCell::new(text),
@@ -162,6 +161,9 @@ impl Drop for Entry {
             line.extend_from_slice(b",\"bytes\":");
             json_text::number(self.bytes.get(), line);
             line.extend_from_slice(way);
+            if self.attempts.get() == 0 {
+                line.extend_from_slice(b"null,\"attempts\":");
+            }
             json_text::number(u64::from(self.attempts.get()), line);
             line.extend_from_slice(b",\"duration_ms\":");
             json_text::millis(self.took.get(), line);

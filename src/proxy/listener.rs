@@ -158,14 +158,16 @@ impl ProxyHandle {
         self.kept.clear();
         self.phase.send_replace(Phase::Draining);
         let threads = std::mem::take(&mut self.threads);
-        let joined = tokio::task::spawn_blocking(move || {
+        let mut joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // A thread that panicked has nothing left to wait for.
                 let _ = thread.join();
             }
         });
-        if tokio::time::timeout(patience, joined).await.is_err() {
+        if tokio::time::timeout(patience, &mut joined).await.is_err() {
             self.phase.send_replace(Phase::Ended);
+            // What is cut off shall stand in the access log before anybody takes that to be whole.
+            let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }
     }
 }
@@ -316,5 +318,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// When leaving: how long new connections and requests are still taken, with the word that the
 /// connection closes. What was sent before the client could know arrives within this time.
 pub(super) const LAST_CALL: Duration = Duration::from_millis(100);
+/// How long threads may take to let go of everything.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Names looked up at once per traffic thread; more wait.
 const LOOKUPS: usize = 8;

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::bed::{Bed, Origin, Setup, eventually, forward, ok, read_until, silent};
+use super::bed::{Bed, Origin, Setup, block_on, eventually, forward, ok, read_until, silent};
 use crate::model::rule::{Action, Balance, Rule};
 use crate::telemetry::access_log::AccessLog;
 
@@ -125,4 +126,18 @@ fn an_answer_that_breaks_off_is_not_complete() {
     let line = &logged.lines(1)[0];
     assert_eq!((&line["status"], &line["bytes"]), (&200.into(), &2.into()), "{line}");
     assert_eq!(line["complete"], false, "{line}");
+}
+
+#[test]
+fn what_a_drain_cuts_off_is_said_before_the_drain_is_over() {
+    let origin = Origin::start(silent);
+    let logged = Logged::start(forward(&[origin.address]));
+    let mut client = logged.bed.client();
+    client.write_all(b"GET /cut HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    origin.next();
+    block_on(logged.bed.proxy.drain(Duration::ZERO));
+    logged.log.flush();
+    let text = std::fs::read_to_string(logged.path).unwrap();
+    let line: Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!((&line["path"], &line["status"]), (&"/cut".into(), &0.into()), "{line}");
 }
