@@ -12,20 +12,20 @@ use crate::routing::matcher::Asked;
 /// Everything for one host pattern.
 #[derive(Debug)]
 pub(super) struct Branch<T> {
+    any: Bucket<T>,
     exact: Trie<Bucket<T>>,
     prefix: Trie<Bucket<T>>,
-    pub(super) lengths: Lengths,
-    regex: Bucket<T>,
-    any: Bucket<T>,
+    /// A bit for each length of a prefix; the highest stands for all from there on.
+    lengths: u64,
+    rest: Option<Arc<Rest<T>>>,
 }
 
-/// How many prefixes of each length there are: a path is not cut where none can stand.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Lengths {
-    /// A bit for each length that there is; the highest stands for all from there on.
-    present: u64,
-    /// Length and number, in order of length. At most one for each byte that a prefix may have.
-    counts: Option<Arc<Vec<(usize, usize)>>>,
+/// What is seldom looked at.
+#[derive(Debug)]
+struct Rest<T> {
+    regex: Bucket<T>,
+    /// Lengths of prefixes and how many have them, in order; at most as many as bytes in a prefix.
+    lengths: Vec<(usize, usize)>,
 }
 
 impl<T> Branch<T> {
@@ -49,7 +49,9 @@ impl<T> Branch<T> {
             let held = Held::new(route, index);
             match &alternative.path {
                 None => change(&mut self.any, held),
-                Some(PathMatch::Regex(_)) => change(&mut self.regex, held),
+                Some(PathMatch::Regex(_)) => {
+                    self.change_rest(|rest| change(&mut rest.regex, held));
+                }
                 Some(PathMatch::Exact(path)) => {
                     self.exact.change(seed, path, |bucket| change(bucket, held));
                 }
@@ -57,9 +59,20 @@ impl<T> Branch<T> {
                     let before = self.prefix.find(seed, path).is_some();
                     self.prefix.change(seed, path, |bucket| change(bucket, held));
                     let after = self.prefix.find(seed, path).is_some();
-                    self.lengths.note(path.len(), before, after);
+                    if before != after {
+                        self.change_rest(|rest| rest.count(path.len(), after));
+                    }
                 }
             }
+        }
+    }
+
+    fn change_rest(&mut self, change: impl FnOnce(&mut Rest<T>)) {
+        let rest = Arc::make_mut(self.rest.get_or_insert_default());
+        change(rest);
+        self.lengths = rest.lengths.iter().fold(0, |all, (length, _)| all | bit(*length));
+        if rest.lengths.is_empty() && rest.regex.is_vacant() {
+            self.rest = None;
         }
     }
 
@@ -75,10 +88,10 @@ impl<T> Branch<T> {
         if let Some(found) = exact.and_then(|bucket| bucket.find(asked, header, always, None)) {
             return Some(found);
         }
-        if let Some(longest) = self.lengths.longest() {
+        if let Some(longest) = self.longest() {
             for prefix in prefixes(asked.path, longest) {
                 // What is not there need not be hashed: a path made of slashes is cut very often.
-                if self.lengths.has(prefix.len())
+                if self.has(prefix.len())
                     && let Some(bucket) = self.prefix.find(seed, prefix)
                 {
                     let taken = if prefix == "/" { 0 } else { prefix.len() };
@@ -90,8 +103,22 @@ impl<T> Branch<T> {
             }
         }
         let matches = |route: &Route<T>, alternative: usize| route.matches(alternative, asked.path);
-        let by_regex = self.regex.find(asked, header, matches, None);
+        let regex = self.rest.as_ref().map(|rest| &rest.regex);
+        let by_regex = regex.and_then(|bucket| bucket.find(asked, header, matches, None));
         by_regex.or_else(|| self.any.find(asked, header, always, None))
+    }
+
+    /// The length of the longest prefix.
+    pub(super) fn longest(&self) -> Option<usize> {
+        let highest = self.lengths.checked_ilog2()? as usize;
+        let counted = || self.rest.as_ref()?.lengths.last().map(|(length, _)| *length);
+        if highest < LAST { Some(highest) } else { counted() }
+    }
+
+    /// Whether there is a prefix of this length.
+    fn has(&self, length: usize) -> bool {
+        let counted = || self.rest.as_ref().is_some_and(|rest| rest.place(length).is_ok());
+        self.lengths & bit(length) != 0 && (length < LAST || counted())
     }
 
     /// Pairs of rules that only age and id tell apart.
@@ -105,46 +132,26 @@ impl<T> Vacant for Branch<T> {
     fn is_vacant(&self) -> bool {
         self.exact.is_empty()
             && self.prefix.is_empty()
-            && self.regex.is_vacant()
             && self.any.is_vacant()
+            && self.rest.is_none()
     }
 }
 
-impl Lengths {
-    /// The length of the longest.
-    pub(super) fn longest(&self) -> Option<usize> {
-        let highest = self.present.checked_ilog2()? as usize;
-        let counted = || self.counts.as_ref()?.last().map(|(length, _)| *length);
-        if highest < LAST { Some(highest) } else { counted() }
+impl<T> Rest<T> {
+    fn place(&self, length: usize) -> Result<usize, usize> {
+        self.lengths.binary_search_by_key(&length, |(length, _)| *length)
     }
 
-    /// Whether there is one of this length.
-    fn has(&self, length: usize) -> bool {
-        let counted = || {
-            let counts = self.counts.as_ref();
-            counts.is_some_and(|counts| counts.binary_search_by_key(&length, |it| it.0).is_ok())
-        };
-        self.present & bit(length) != 0 && (length < LAST || counted())
-    }
-
-    /// Notes that one of this length is there now, or is not any more.
-    fn note(&mut self, length: usize, before: bool, after: bool) {
-        if before == after {
-            return;
-        }
-        let counts = Arc::make_mut(self.counts.get_or_insert_default());
-        match (counts.binary_search_by_key(&length, |it| it.0), after) {
-            (Ok(at), true) => counts[at].1 += 1,
-            (Ok(at), false) if counts[at].1 > 1 => counts[at].1 -= 1,
+    /// Counts a prefix of this length that has come, or one that has gone.
+    fn count(&mut self, length: usize, comes: bool) {
+        match (self.place(length), comes) {
+            (Ok(at), true) => self.lengths[at].1 += 1,
+            (Ok(at), false) if self.lengths[at].1 > 1 => self.lengths[at].1 -= 1,
             (Ok(at), false) => {
-                counts.remove(at);
+                self.lengths.remove(at);
             }
-            (Err(at), true) => counts.insert(at, (length, 1)),
+            (Err(at), true) => self.lengths.insert(at, (length, 1)),
             (Err(_), false) => {}
-        }
-        self.present = counts.iter().fold(0, |present, (length, _)| present | bit(*length));
-        if counts.is_empty() {
-            self.counts = None;
         }
     }
 }
@@ -178,24 +185,36 @@ pub(super) fn prefixes(path: &str, longest: usize) -> impl Iterator<Item = &str>
 impl<T> Clone for Branch<T> {
     fn clone(&self) -> Self {
         Branch {
+            any: self.any.clone(),
             exact: self.exact.clone(),
             prefix: self.prefix.clone(),
-            lengths: self.lengths.clone(),
-            regex: self.regex.clone(),
-            any: self.any.clone(),
+            lengths: self.lengths,
+            rest: self.rest.clone(),
         }
+    }
+}
+
+impl<T> Clone for Rest<T> {
+    fn clone(&self) -> Self {
+        Rest { regex: self.regex.clone(), lengths: self.lengths.clone() }
     }
 }
 
 impl<T> Default for Branch<T> {
     fn default() -> Self {
         Branch {
+            any: Bucket::None,
             exact: Trie::default(),
             prefix: Trie::default(),
-            lengths: Lengths::default(),
-            regex: Bucket::None,
-            any: Bucket::None,
+            lengths: 0,
+            rest: None,
         }
+    }
+}
+
+impl<T> Default for Rest<T> {
+    fn default() -> Self {
+        Rest { regex: Bucket::None, lengths: Vec::new() }
     }
 }
 

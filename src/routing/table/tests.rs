@@ -253,7 +253,7 @@ fn lengths_of_prefixes_follow_what_is_in_force() {
         let path = Some(PathMatch::Prefix(path.to_string()));
         rule(vec![], vec![Alternative { path, ..Alternative::default() }; 2])
     };
-    let longest = |table: &Table<()>| table.any.lengths.longest();
+    let longest = |table: &Table<()>| table.any.longest();
     table.insert(route(0, 1, with("/a/b")));
     table.insert(route(1, 1, with("/c/d")));
     table.insert(route(2, 1, with("/")));
