@@ -242,15 +242,17 @@ impl Trying {
     pub(super) fn http2_request(&self, asking: &Asking, body: RequestBody) -> Request<RequestBody> {
         let received = &asking.parts.headers;
         let mut out = self.fields(asking);
-        if body.is_end_stream() {
-            if asking.noted.content_length {
+        match Announced::of(&body, received, asking.noted) {
+            Announced::Length(0) if body.is_end_stream() => {
                 out.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
-        } else if body.size_hint().exact().is_none() {
-            let trailers = headers::names_of_trailers(received);
-            if let Some(trailers) = headers::announcement(&trailers) {
-                out.insert(TRAILER, trailers);
+            Announced::Chunks(trailers) => {
+                if let Some(trailers) = headers::announcement(&trailers) {
+                    out.insert(TRAILER, trailers);
+                }
             }
+            // hyper says it.
+            Announced::Length(_) | Announced::Nothing => {}
         }
         let mut request = Request::new(body);
         *request.method_mut() = asking.parts.method.clone();

@@ -1,8 +1,8 @@
 //! The header duties of an intermediary (RFC 9110, sections 7.6 and 7.7; RFC 8586).
 //!
 //! Headers are copied from what was received, never edited in place, so that another attempt can
-//! begin from the same. Framing is hyper's alone: no Content-Length or Transfer-Encoding is ever
-//! passed on by hand.
+//! begin from the same. Framing is not here: no Content-Length or Transfer-Encoding is ever
+//! passed on, `http1_target` and hyper say their own.
 
 use std::time::Duration;
 

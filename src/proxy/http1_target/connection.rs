@@ -202,7 +202,6 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
             if let Some(broken) = self.broken.take() {
-                self.keeps = false;
                 return Poll::Ready(Some(Err(broken)));
             }
             match self.coming.step(&mut self.unread) {
