@@ -16,7 +16,7 @@ use super::body::ProxyBody;
 use super::forward::Client;
 use crate::model::ids::{self, RuleId};
 use crate::model::moment::Moment;
-use crate::model::rule::{Scheme, TargetAddress};
+use crate::model::rule::TargetAddress;
 use crate::telemetry::access_log::Pen;
 use crate::telemetry::json_text;
 
@@ -121,11 +121,9 @@ impl Entry {
         self.attempts.set(self.attempts.get() + 1);
         let text = &mut *self.text.borrow_mut();
         text.truncate(self.target_at);
-        text.extend_from_slice(match target.scheme {
-            Scheme::Http => b"\"http://",
-            Scheme::Https => b"\"https://",
-            Scheme::H2c => b"\"h2c://".as_slice(),
-        });
+        text.push(b'"');
+        text.extend_from_slice(target.scheme.as_str().as_bytes());
+        text.extend_from_slice(b"://");
         // A name or an address.
         let host = target.host.as_bytes();
         if host.contains(&b':') {
