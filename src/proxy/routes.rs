@@ -196,6 +196,10 @@ impl RoutesState {
     /// Begins with what peers say about targets that are unknown here; returns how many.
     pub(crate) fn import(&self, priors: &BTreeMap<String, Prior>, now: Moment) -> usize {
         let mut taken = 0;
+        if priors.is_empty() {
+            // Mostly; and rules may be very many.
+            return taken;
+        }
         for route in self.table.routes() {
             for Upstream { known, .. } in route.payload.upstreams.iter() {
                 if let Some(prior) = priors.get(&known.endpoint.address.to_string()) {
