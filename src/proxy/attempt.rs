@@ -29,7 +29,7 @@ use super::noted::Noted;
 use super::pool::Lease;
 use super::repeats;
 use super::reply::Failure;
-use super::running::{Filters, Known, RunningRoute, Upstream};
+use super::running::{Filters, Known, Lasting, RunningRoute, Upstream};
 use super::tunnel;
 use crate::model::moment::Moment;
 use crate::model::rule::{Scheme, Timeouts};
@@ -305,10 +305,10 @@ impl Trying {
     fn end(&mut self, end: AttemptEnd, outcome: Outcome, now: Moment) {
         let Some(attempt) = self.attempt.take() else { return };
         let upstream = self.upstream();
-        upstream.counters.attempt(end);
         let unit = self.worker.rng.borrow_mut().random_range(0.0..1.0);
         let outlier = &self.route.payload.terms.outlier;
-        let selector = &self.route.payload.lasting.selector;
+        let Lasting { counters, selector, .. } = &*self.route.payload.lasting;
+        counters.attempt(&upstream.counted_at, end);
         upstream.known.cell.finish(attempt, now, outcome, selector, outlier, unit);
     }
 

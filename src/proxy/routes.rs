@@ -122,13 +122,13 @@ impl RoutesState {
         });
         let known: Vec<Arc<Known>> = rule.targets().iter().map(|it| self.known(it)).collect();
         let addresses = known.iter().map(|known| known.endpoint.address.clone());
-        let counters = lasting.counters.targets(addresses.collect());
-        let upstream = |((target, known), counters): ((&Target, Arc<Known>), _)| {
+        let counted_at = lasting.counters.targets(addresses.collect());
+        let upstream = |((target, known), counted_at): ((&Target, Arc<Known>), _)| {
             let health = rule.health.active.as_ref();
             let check = health.map(|health| self.checks.of(&known.endpoint, health));
-            Upstream { known, counters, check, weight: target.weight }
+            Upstream { known, counted_at, check, weight: target.weight }
         };
-        let upstreams = rule.targets().iter().zip(known).zip(counters).map(upstream).collect();
+        let upstreams = rule.targets().iter().zip(known).zip(counted_at).map(upstream).collect();
         let terms = self.terms.of(rule);
         Running { upstreams, lasting, terms, version }
     }

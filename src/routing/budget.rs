@@ -10,18 +10,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::model::moment::Moment;
 use crate::model::rule::RetryBudget;
 
-/// What one rule's traffic has earned and spent lately.
+/// What one rule's traffic has earned and spent lately. What every request writes is first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Budget {
-    slots: [Slot; SLOTS],
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    /// Which tenth of a window since the start this is, plus one; 0 was never used.
+    /// Which tenth of a window since the start it is; 0 was never.
     number: AtomicU64,
-    requests: AtomicU32,
-    repeats: AtomicU32,
+    /// Of the last ten tenths, each in the place of its number.
+    requests: [AtomicU32; SLOTS],
+    repeats: [AtomicU32; SLOTS],
 }
 
 /// What the window holds.
@@ -33,52 +30,62 @@ struct Sums {
 impl Budget {
     /// A request has come: it earns its share.
     pub fn earn(&self, terms: &RetryBudget, now: Moment) {
-        self.slot(terms, now).requests.fetch_add(1, Relaxed);
+        self.requests[self.place(terms, now)].fetch_add(1, Relaxed);
     }
 
     /// Whether one more repeat may be made; it is counted when it may.
     pub fn spend(&self, terms: &RetryBudget, now: Moment) -> bool {
-        let sums = self.sums(terms, now);
+        let place = self.place(terms, now);
+        let sums = self.sums();
         let allowed = f64::from(sums.repeats) + 1.0 <= allowance(terms, sums.requests);
         if allowed {
-            self.slot(terms, now).repeats.fetch_add(1, Relaxed);
+            self.repeats[place].fetch_add(1, Relaxed);
         }
         allowed
     }
 
     /// How much of the allowance is left, 0.0 to 1.0; none where nothing was spent lately.
     pub fn remaining(&self, terms: &RetryBudget, now: Moment) -> Option<f64> {
-        let sums = self.sums(terms, now);
+        if self.sums().repeats == 0 {
+            return None;
+        }
+        self.place(terms, now);
+        let sums = self.sums();
         let allowance = allowance(terms, sums.requests);
         (sums.repeats > 0).then(|| (1.0 - f64::from(sums.repeats) / allowance).max(0.0))
     }
 
-    fn slot(&self, terms: &RetryBudget, now: Moment) -> &Slot {
-        let number = number(terms, now);
-        let slot = &self.slots[(number % SLOTS as u64) as usize];
-        let found = slot.number.load(Relaxed);
-        let turned = found != number
-            && slot.number.compare_exchange(found, number, Relaxed, Relaxed).is_ok();
-        if turned {
-            slot.requests.store(0, Relaxed);
-            slot.repeats.store(0, Relaxed);
-        }
-        slot
+    /// Reads what every request writes.
+    pub fn glance(&self) -> u64 {
+        self.number.load(Relaxed)
     }
 
-    fn sums(&self, terms: &RetryBudget, now: Moment) -> Sums {
+    /// Where this moment is counted, once what has left the window is forgotten.
+    fn place(&self, terms: &RetryBudget, now: Moment) -> usize {
         let number = number(terms, now);
-        let recent = |slot: &&Slot| {
-            let of = slot.number.load(Relaxed);
-            of <= number && of + SLOTS as u64 > number
-        };
-        let mut sums = Sums { requests: 0, repeats: 0 };
-        for slot in self.slots.iter().filter(recent) {
-            sums.requests = sums.requests.saturating_add(slot.requests.load(Relaxed));
-            sums.repeats = sums.repeats.saturating_add(slot.repeats.load(Relaxed));
+        let found = self.number.load(Relaxed);
+        // A thread may be a little behind another one. Far behind: the window has another length.
+        let turns = number > found || number + (SLOTS as u64) < found;
+        if turns && self.number.compare_exchange(found, number, Relaxed, Relaxed).is_ok() {
+            let gone = number.checked_sub(found).unwrap_or(u64::MAX).min(SLOTS as u64);
+            for left in number + 1 - gone..=number {
+                self.requests[slot(left)].store(0, Relaxed);
+                self.repeats[slot(left)].store(0, Relaxed);
+            }
         }
-        sums
+        slot(number)
     }
+
+    fn sums(&self) -> Sums {
+        let sum = |slots: &[AtomicU32; SLOTS]| {
+            slots.iter().fold(0u32, |sum, slot| sum.saturating_add(slot.load(Relaxed)))
+        };
+        Sums { requests: sum(&self.requests), repeats: sum(&self.repeats) }
+    }
+}
+
+fn slot(number: u64) -> usize {
+    (number % SLOTS as u64) as usize
 }
 
 /// Repeats that the window may hold after so many requests.
@@ -128,6 +135,22 @@ mod tests {
         assert_eq!(spend_all(&budget, &TERMS, at(9_999)), 210);
         assert_eq!(spend_all(&budget, &TERMS, at(14_000)), 0, "half a window later");
         assert_eq!(spend_all(&budget, &TERMS, at(30_000)), 10, "all of it is forgotten");
+    }
+
+    #[test]
+    fn a_thread_that_is_behind_and_a_window_of_another_length_forget_what_they_should() {
+        let budget = Budget::default();
+        budget.earn(&TERMS, at(9_999));
+        budget.earn(&TERMS, at(10_001));
+        budget.earn(&TERMS, at(9_999));
+        assert_eq!(budget.sums().requests, 3, "being behind forgets nothing");
+        let longer = RetryBudget { window: Duration::from_secs(10_000), ..TERMS };
+        budget.earn(&longer, at(10_002));
+        assert_eq!(budget.sums().requests, 4, "nor does a window that begins nearby");
+        budget.earn(&TERMS, at(600_000));
+        assert_eq!(budget.sums().requests, 1);
+        budget.earn(&longer, at(600_001));
+        assert_eq!(budget.sums().requests, 1, "of another window nothing is kept");
     }
 
     #[test]

@@ -4,15 +4,15 @@
 //! them by less than one sample does. Per-target state is `cell`'s.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 
 use super::estimate::Typical;
 use crate::model::moment::Moment;
 
-/// What one rule has learnt about its traffic as a whole. In this order, so that all but the last
-/// shares a cache line behind the counts of an `Arc`.
+/// What one rule has learnt about its traffic as a whole. What a rule with one target writes, too,
+/// is first.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Selector {
@@ -22,7 +22,7 @@ pub struct Selector {
     samples: AtomicU64,
     /// Exploration tokens in thousandths, less the one that a rule starts with.
     tokens: Tokens,
-    turn: AtomicU64,
+    turn: AtomicU32,
     short_list: ArcSwapOption<ShortList>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Float(AtomicU64);
 struct Cv2(Float);
 
 #[derive(Debug)]
-struct Tokens(AtomicU64);
+struct Tokens(AtomicU32);
 
 impl Float {
     pub(super) fn new(value: f64) -> Float {
@@ -66,7 +66,7 @@ impl Default for Cv2 {
 
 impl Default for Tokens {
     fn default() -> Self {
-        Tokens(AtomicU64::new(1_000))
+        Tokens(AtomicU32::new(1_000))
     }
 }
 
@@ -95,14 +95,14 @@ impl Selector {
     }
 
     pub(super) fn spend(&self) {
-        let take = |held: u64| held.checked_sub(1_000);
+        let take = |held: u32| held.checked_sub(1_000);
         // Two threads may both have seen the last token; then one sends without paying.
         let _ = self.tokens.0.fetch_update(Relaxed, Relaxed, take);
     }
 
     /// The next turn of a round.
     pub(super) fn turn(&self) -> u64 {
-        self.turn.fetch_add(1, Relaxed)
+        u64::from(self.turn.fetch_add(1, Relaxed))
     }
 
     /// A service time was measured; `mean` is that target's own long-term one before this sample.
@@ -148,9 +148,9 @@ fn exact(count: u64) -> f64 {
 }
 
 /// Thousandths of a token earned by a request: exploration stays under 0.5 %.
-const EARNED: u64 = 5;
+const EARNED: u32 = 5;
 /// Thousandths of a token that can be saved up.
-const MOST_TOKENS: u64 = 3_000;
+const MOST_TOKENS: u32 = 3_000;
 /// What the imported typical service time weighs, in samples.
 const IMPORTED_COUNT: u64 = 50;
 /// How long a short list is good for.

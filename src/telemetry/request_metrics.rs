@@ -38,21 +38,37 @@ pub(crate) trait Counted: Debug + Send + Sync {
     fn counters(&self) -> &RuleCounters;
 }
 
-/// The counters of one rule; they outlive its versions. What nearly all requests write is first.
+/// The counters of one rule; they outlive its versions. What nearly all requests write is last, and
+/// together: the successes of the first target, and what was answered.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct RuleCounters {
-    /// GET in HTTP/1.1: all that most rules ever see.
-    usual: Classes,
+    targets: Mutex<Targets>,
     others: OnceLock<Box<[[Classes; METHODS.len()]; PROTOCOLS.len()]>>,
-    targets: Mutex<TargetList>,
+    /// GET in HTTP/1.1: all that most rules ever see. Its class 2 is `served`.
+    usual: Classes,
+    first: TargetCounters,
+    served: AtomicU64,
 }
 
 /// Requests by the first digit of their status.
 type Classes = [AtomicU64; 6];
 
-/// Each with its address, in their order.
-type TargetList = Box<[(Arc<TargetAddress>, Arc<TargetCounters>)]>;
+/// The targets of a rule, in the order of their addresses.
+#[derive(Debug, Default)]
+struct Targets {
+    list: Box<[(Arc<TargetAddress>, CountedAt)]>,
+    /// The first target that the rule ever had has the place beside the rule's own counters; nobody
+    /// else has it when that one is gone, for something may still be on its way there.
+    first_taken: bool,
+}
+
+/// Where the attempts at a target of a rule are counted: with the rule, or apart.
+#[derive(Clone, Debug)]
+pub(crate) enum CountedAt {
+    Rule,
+    Own(Arc<TargetCounters>),
+}
 
 /// The counters of one rule's target.
 #[derive(Debug, Default)]
@@ -63,8 +79,6 @@ pub(crate) struct TargetCounters {
 /// How an attempt ended, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptEnd {
-    /// A response head below 500.
-    Success,
     /// A 5xx or a broken connection.
     Failure,
     /// No connection.
@@ -73,6 +87,8 @@ pub(crate) enum AttemptEnd {
     Timeout,
     /// The client went away.
     Aborted,
+    /// A response head below 500.
+    Success,
 }
 
 /// A fixed-bucket histogram in seconds.
@@ -86,7 +102,7 @@ pub(crate) struct Histogram<const N: usize> {
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
 /// What clients speak; HTTP/1.0 counts with its successor.
 const PROTOCOLS: [&str; 2] = ["http/1.1", "http/2"];
-const OUTCOMES: [&str; 5] = ["success", "failure", "connect_error", "timeout", "aborted"];
+const OUTCOMES: [&str; 5] = ["failure", "connect_error", "timeout", "aborted", "success"];
 /// The OpenTelemetry boundaries for HTTP durations, in seconds.
 const DURATION_BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -142,59 +158,75 @@ impl RuleCounters {
     pub(crate) fn request(&self, http2: bool, method: &str, status: u16) {
         let row = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
         let class = usize::from(status / 100).min(5);
-        let classes = match (http2, row) {
-            (false, 0) => &self.usual,
-            _ => &self.others.get_or_init(Box::default)[usize::from(http2)][row],
+        let count = match (http2, row, class) {
+            (false, 0, 2) => &self.served,
+            (false, 0, _) => &self.usual[class],
+            _ => &self.others.get_or_init(Box::default)[usize::from(http2)][row][class],
         };
-        classes[class].fetch_add(1, Relaxed);
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an attempt at a target.
+    pub(crate) fn attempt(&self, at: &CountedAt, end: AttemptEnd) {
+        let target = match at {
+            CountedAt::Rule => &self.first,
+            CountedAt::Own(own) => own,
+        };
+        target.outcomes[end as usize].fetch_add(1, Relaxed);
     }
 
     /// Reads what most requests write.
     pub(crate) fn glance(&self) -> u64 {
-        self.usual[2].load(Relaxed)
+        self.served.load(Relaxed)
     }
 
     /// All requests so far.
     fn total(&self) -> u64 {
         let others = self.others.get().into_iter().flat_map(|others| others.iter().flatten());
-        others.chain([&self.usual]).flatten().map(|count| count.load(Relaxed)).sum()
+        let rest = others.chain([&self.usual]).flatten().chain([&self.served]);
+        rest.map(|count| count.load(Relaxed)).sum()
     }
 
     /// The counters of the rule's targets, which are these now; others are forgotten.
-    pub(crate) fn targets(&self, now: Vec<Arc<TargetAddress>>) -> Vec<Arc<TargetCounters>> {
+    pub(crate) fn targets(&self, now: Vec<Arc<TargetAddress>>) -> Vec<CountedAt> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = |address: &Arc<TargetAddress>| {
-            let at = targets.binary_search_by(|held| held.0.cmp(address));
-            at.map_or_else(|_| Arc::default(), |at| targets[at].1.clone())
+        let Targets { list, first_taken } = &mut *targets;
+        let counters = |address: &Arc<TargetAddress>| match list
+            .binary_search_by(|held| held.0.cmp(address))
+        {
+            Ok(at) => list[at].1.clone(),
+            Err(_) if !std::mem::replace(first_taken, true) => CountedAt::Rule,
+            Err(_) => CountedAt::Own(Arc::default()),
         };
-        let found: Vec<Arc<TargetCounters>> = now.iter().map(counters).collect();
-        let mut list: TargetList = now.into_iter().zip(found.iter().cloned()).collect();
-        list.sort_by(|one, other| one.0.cmp(&other.0));
-        *targets = list;
+        let found: Vec<CountedAt> = now.iter().map(counters).collect();
+        let mut held: Vec<_> = now.into_iter().zip(found.iter().cloned()).collect();
+        held.sort_by(|one, other| one.0.cmp(&other.0));
+        *list = held.into();
         found
+    }
+
+    /// Each target with how its attempts ended.
+    fn attempts(&self) -> Vec<(Arc<TargetAddress>, [u64; OUTCOMES.len()])> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = |at: &CountedAt| match at {
+            CountedAt::Rule => self.first.counts(),
+            CountedAt::Own(own) => own.counts(),
+        };
+        targets.list.iter().map(|(address, at)| (address.clone(), counts(at))).collect()
     }
 
     /// Requests of this kind, with a status that begins so.
     fn count(&self, spoken: usize, row: usize, class: usize) -> u64 {
-        let classes = match (spoken, row) {
-            (0, 0) => Some(&self.usual),
-            _ => self.others.get().map(|others| &others[spoken][row]),
+        let count = match (spoken, row, class) {
+            (0, 0, 2) => Some(&self.served),
+            (0, 0, _) => Some(&self.usual[class]),
+            _ => self.others.get().map(|others| &others[spoken][row][class]),
         };
-        classes.map_or(0, |classes| classes[class].load(Relaxed))
+        count.map_or(0, |count| count.load(Relaxed))
     }
 }
 
 impl TargetCounters {
-    /// Counts an attempt.
-    pub(crate) fn attempt(&self, end: AttemptEnd) {
-        self.outcomes[end as usize].fetch_add(1, Relaxed);
-    }
-
-    /// Reads what most attempts write.
-    pub(crate) fn glance(&self) -> u64 {
-        self.outcomes[AttemptEnd::Success as usize].load(Relaxed)
-    }
-
     fn counts(&self) -> [u64; OUTCOMES.len()] {
         std::array::from_fn(|outcome| self.outcomes[outcome].load(Relaxed))
     }
@@ -293,17 +325,14 @@ fn write_attempts(rules: &[(&RuleId, &RuleCounters)], busiest: &[(u64, usize)], 
     let _ = writeln!(out, "# HELP {name} Attempts at targets.\n# TYPE {name} counter");
     for (_, index) in busiest.iter().take(BUSIEST) {
         let (id, counters) = rules[*index];
-        let targets = counters.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        for (address, target) in targets.iter() {
-            let address = address.to_string();
-            write_outcomes(name, id.as_str(), &address, target.counts(), out);
+        for (address, counts) in counters.attempts() {
+            write_outcomes(name, id.as_str(), &address.to_string(), counts, out);
         }
     }
     let mut rest = [0; OUTCOMES.len()];
     for (_, index) in busiest.iter().skip(BUSIEST) {
-        let targets = rules[*index].1.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, target) in targets.iter() {
-            rest.iter_mut().zip(target.counts()).for_each(|(sum, count)| *sum += count);
+        for (_, counts) in rules[*index].1.attempts() {
+            rest.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
     }
     write_outcomes(name, "_other", "_other", rest, out);
@@ -343,7 +372,8 @@ mod tests {
                 Arc::new(TargetAddress { scheme: Scheme::Http, host: "a".into(), port: 1 });
             for _ in 0..=usize::from(number < BUSIEST) {
                 rule.request(false, "GET", 200);
-                rule.targets(vec![target.clone()])[0].attempt(AttemptEnd::Success);
+                let counted_at = rule.targets(vec![target.clone()]);
+                rule.attempt(&counted_at[0], AttemptEnd::Success);
             }
         }
         let mut shown = String::new();
@@ -356,5 +386,22 @@ mod tests {
         assert!(shown.contains(other), "{shown}");
         let other = "{rule=\"_other\",target=\"_other\",outcome=\"success\"} 20";
         assert!(shown.contains(other), "{shown}");
+    }
+
+    #[test]
+    fn a_target_never_gets_what_was_on_its_way_to_another() {
+        let rule = RuleCounters::default();
+        let target =
+            |port| Arc::new(TargetAddress { scheme: Scheme::Http, host: "a".into(), port });
+        let first = rule.targets(vec![target(1)]).remove(0);
+        let both = rule.targets(vec![target(2), target(1)]);
+        rule.attempt(&first, AttemptEnd::Success);
+        rule.attempt(&both[1], AttemptEnd::Timeout);
+        rule.attempt(&both[0], AttemptEnd::Success);
+        assert_eq!(rule.attempts(), [(target(1), [0, 0, 1, 0, 1]), (target(2), [0, 0, 0, 0, 1])]);
+        rule.targets(vec![target(3)]);
+        rule.attempt(&first, AttemptEnd::Success);
+        rule.attempt(&both[0], AttemptEnd::Success);
+        assert_eq!(rule.attempts(), [(target(3), [0; OUTCOMES.len()])]);
     }
 }

@@ -9,8 +9,10 @@ use crate::model::ids::RuleId;
 use crate::model::rule::PathMatch;
 use crate::routing::matcher::Asked;
 
-/// Everything for one host pattern.
+/// Everything for one host pattern. In this order, so that a host whose only rule asks for no path
+/// is one cache line to read.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Branch<T> {
     any: Bucket<T>,
     exact: Trie<Bucket<T>>,
@@ -65,6 +67,8 @@ impl<T> Branch<T> {
                 }
             }
         }
+        let alone = self.exact.is_empty() && self.prefix.is_empty() && self.rest.is_none();
+        self.any.note_alone(alone);
     }
 
     fn change_rest(&mut self, change: impl FnOnce(&mut Rest<T>)) {
@@ -84,6 +88,9 @@ impl<T> Branch<T> {
         header: &impl Fn(&str) -> Option<&'h str>,
     ) -> Option<Matched<'t, T>> {
         let always = |_: &Route<T>, _: usize| true;
+        if self.any.is_alone() {
+            return self.any.find(asked, header, always, None);
+        }
         let exact = self.exact.find(seed, asked.path);
         if let Some(found) = exact.and_then(|bucket| bucket.find(asked, header, always, None)) {
             return Some(found);

@@ -29,6 +29,8 @@ pub(super) struct Held<T> {
     alternative: u32,
     /// It asks for nothing besides host and path.
     open: bool,
+    /// Nothing else is held for its host: a look-up need not go on to read the rest of the branch.
+    alone: bool,
 }
 
 impl<T> Held<T> {
@@ -39,7 +41,7 @@ impl<T> Held<T> {
             && conditions.headers.is_empty()
             && conditions.query.is_empty();
         // A rule has far fewer (`limits::ALTERNATIVES_PER_RULE`).
-        Held { route: route.clone(), alternative: alternative as u32, open }
+        Held { route: route.clone(), alternative: alternative as u32, open, alone: false }
     }
 
     fn rank(&self) -> Rank {
@@ -90,6 +92,18 @@ impl<T> Bucket<T> {
         }
     }
 
+    /// Notes whether the branch holds nothing besides.
+    pub(super) fn note_alone(&mut self, alone: bool) {
+        if let Bucket::One(held) = self {
+            held.alone = alone;
+        }
+    }
+
+    /// Whether it is known at one look that the branch holds nothing besides.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, Bucket::One(held) if held.alone)
+    }
+
     /// The first alternative that allows the request, where `path` does too.
     pub(super) fn find<'t, 'h>(
         &'t self,
@@ -132,7 +146,8 @@ impl<T> Vacant for Bucket<T> {
 // Derived implementations would ask the same of `T`, which is never cloned.
 impl<T> Clone for Held<T> {
     fn clone(&self) -> Self {
-        Held { route: self.route.clone(), alternative: self.alternative, open: self.open }
+        let Held { alternative, open, alone, .. } = *self;
+        Held { route: self.route.clone(), alternative, open, alone }
     }
 }
 
