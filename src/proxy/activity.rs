@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// What goes on at one client's connection.
 pub(super) struct Activity {
+    /// Requests so far.
+    begun: Cell<u64>,
     under_way: Cell<u32>,
     /// The client takes nothing in at the moment.
     held_up: Cell<bool>,
@@ -21,6 +23,7 @@ pub(super) struct Activity {
 impl Activity {
     pub(super) fn new() -> Activity {
         Activity {
+            begun: Cell::new(0),
             under_way: Cell::new(0),
             held_up: Cell::new(false),
             bodiless: Cell::new(true),
@@ -30,6 +33,7 @@ impl Activity {
 
     /// A request's head is there.
     pub(super) fn begins(&self, bodiless: bool) {
+        self.begun.set(self.begun.get() + 1);
         self.under_way.set(self.under_way.get() + 1);
         self.bodiless.set(bodiless);
     }
@@ -51,6 +55,12 @@ impl Activity {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let idle = self.under_way.get() == 0 && !self.held_up.get();
         idle.then(|| self.since.get())
+    }
+
+    /// The number of the request whose head is to be read next; none while what is read may be
+    /// something else.
+    pub(super) fn expects(&self) -> Option<u64> {
+        (self.under_way.get() == 0 && self.bodiless.get()).then(|| self.begun.get() + 1)
     }
 
     /// Whether everything so far is over and done with.

@@ -31,6 +31,7 @@ use tokio_rustls::server::TlsStream;
 use super::announced;
 use super::body::ProxyBody;
 use super::certificates::{Certificates, Identity};
+use super::first_line;
 use super::forward::{Client, Worker};
 use super::http2;
 use super::listener::{LAST_CALL, Phase};
@@ -137,7 +138,7 @@ enum After<T> {
 
 /// Serves HTTP/1.1 and what it may turn into. `look` is when to look at how the connection does.
 async fn http1<T>(
-    stream: Rewound<T>,
+    mut stream: Rewound<T>,
     asking: &Asks,
     mut leaving: Pin<&mut impl Future<Output = bool>>,
     mut look: Pin<&mut Sleep>,
@@ -152,6 +153,7 @@ where
     builder.max_header_size(REQUEST_HEAD_BYTES as usize);
     builder.max_buf_size(REQUEST_HEAD_BYTES as usize);
     let requests = service_fn(|request| asking.answer(request));
+    stream.looks_for_lines(true);
     let mut serving = builder.serve_connection(TokioIo::new(stream), requests);
     let mut left = false;
     let ended = loop {
@@ -188,9 +190,18 @@ where
         if speaks_http2 {
             return After::Http2(taken_back(serving.into_parts()));
         }
+        if first_line::is_too_long(&error) {
+            let node = &asking.worker.node;
+            let mut stream = serving.into_parts().io.into_inner();
+            // A client that is gone need not know.
+            let _ = stream.write_all(&reply::farewell(Failure::TargetTooLong, node)).await;
+            let _ = stream.shutdown().await;
+        }
     } else if let Some(tunnel) = tunnel {
         let parts = serving.into_parts();
-        Box::pin(tunnel.carry(parts.io.into_inner(), &parts.read_buf)).await;
+        let mut stream = parts.io.into_inner();
+        stream.looks_for_lines(false);
+        Box::pin(tunnel.carry(stream, &parts.read_buf)).await;
     } else {
         let _ = Pin::new(&mut serving).await;
     }
@@ -228,6 +239,7 @@ where
 /// The connection with all that was read of it and not yet understood.
 fn taken_back<T, S>(parts: http1::Parts<TokioIo<Rewound<T>>, S>) -> Rewound<T> {
     let mut stream = parts.io.into_inner();
+    stream.looks_for_lines(false);
     stream.put_back(parts.read_buf);
     stream
 }

@@ -3,13 +3,17 @@
 //! Failures name their cause in Proxy-Status (RFC 9209), so that a 502 of this proxy is not
 //! mistaken for one of the target.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use http::{Response, StatusCode, Uri};
 
 use super::authority::Authority;
 use super::body::ProxyBody;
-use super::headers::PROXY_STATUS;
+use super::headers::{Fields, PROXY_STATUS};
 use crate::model::rule::{Redirect, Respond};
 
 /// The methods that are served; others that a target knows pass as well.
@@ -21,6 +25,8 @@ pub(crate) const ALLOWED: HeaderValue =
 pub(crate) enum Failure {
     /// What the client sent is not acceptable.
     BadRequest(&'static str),
+    /// The request target is longer than any.
+    TargetTooLong,
     /// The connection is for other hosts.
     Misdirected,
     /// This method is not served.
@@ -66,6 +72,7 @@ impl Failure {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Failure::TargetTooLong => StatusCode::URI_TOO_LONG,
             Failure::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Failure::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Failure::NoRoute => StatusCode::NOT_FOUND,
@@ -91,6 +98,7 @@ impl Failure {
     pub(crate) fn cause(self) -> &'static str {
         match self {
             Failure::BadRequest(_)
+            | Failure::TargetTooLong
             | Failure::Misdirected
             | Failure::MethodRefused
             | Failure::SlowRequest
@@ -116,6 +124,7 @@ impl Failure {
     pub(super) fn detail(self) -> &'static str {
         match self {
             Failure::BadRequest(why) => why,
+            Failure::TargetTooLong => "the request target is too long",
             Failure::Misdirected => "this connection is for other hosts",
             Failure::MethodRefused => "this method is not served here",
             Failure::NoRoute => "no rule takes this request",
@@ -172,6 +181,26 @@ pub(crate) fn failed(
         headers.insert(PROXY_STATUS, said);
     }
     response
+}
+
+/// The same, to a client that HTTP/1.1 has already given up on, and the last thing it is told.
+pub(super) fn farewell(failure: Failure, node: &str) -> Vec<u8> {
+    let (mut head, body) = failed(failure, node, None).into_parts();
+    let ProxyBody::Full(Some(body)) = body else { return Vec::new() };
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    if let Ok(date) = HeaderValue::try_from(date) {
+        head.headers.insert(DATE, date);
+    }
+    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    // With its reason phrase.
+    let mut out = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        out.add(name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&body);
+    out
 }
 
 fn wants_json(accept: Option<&HeaderValue>) -> bool {

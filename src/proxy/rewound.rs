@@ -1,5 +1,5 @@
-//! A connection as HTTP sees it: what was read of it too early comes first, again, and a client
-//! that takes nothing in is noticed.
+//! A connection as HTTP sees it: what was read of it too early comes first, again; a client that
+//! takes nothing in is noticed, and in HTTP/1.1 one whose request target does not end.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -12,18 +12,22 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use super::connection::REQUEST_HEAD_BYTES;
+use super::first_line::FirstLine;
 
 /// A connection with its first bytes put back.
 pub(super) struct Rewound<T> {
     early: Bytes,
     inner: T,
     activity: Rc<Activity>,
+    /// While heads are read as HTTP/1.1 has them.
+    first_line: Option<FirstLine>,
 }
 
 impl<T> Rewound<T> {
     /// Nothing was read of it yet.
     pub(super) fn new(inner: T, activity: Rc<Activity>) -> Rewound<T> {
-        Rewound { early: Bytes::new(), inner, activity }
+        Rewound { early: Bytes::new(), inner, activity, first_line: None }
     }
 
     /// These bytes were read of it too early.
@@ -33,6 +37,11 @@ impl<T> Rewound<T> {
         } else {
             [bytes, self.early.split_off(0)].concat().into()
         };
+    }
+
+    /// Whether lines are looked for in what is read: it is HTTP/1.1, or something else.
+    pub(super) fn looks_for_lines(&mut self, looks: bool) {
+        self.first_line = looks.then(FirstLine::default);
     }
 
     fn tell<R>(&self, done: Poll<R>) -> Poll<R> {
@@ -65,12 +74,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if self.early.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buffer);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        } else {
+            let some = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early[..some]);
+            self.early.advance(some);
         }
-        let some = self.early.len().min(buffer.remaining());
-        buffer.put_slice(&self.early[..some]);
-        self.early.advance(some);
+        let Rewound { first_line, activity, .. } = &mut *self;
+        if let (Some(first_line), Some(next)) = (first_line, activity.expects()) {
+            first_line.take_in(next, &buffer.filled()[before..], REQUEST_HEAD_BYTES as usize)?;
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -153,7 +153,6 @@ fn sizes() -> Vec<Case> {
         line(should("target-of-8000-bytes", "RFC 9112 3"), &format!("GET /{{id}}/{long} HTTP/1.1"))
             .check(passed(|request| demand(request.target().len() > 7_900, || "cut".into()))),
         line(must("target-endless", "RFC 9112 3"), &format!("GET /{{id}}/{endless} HTTP/1.1"))
-            .departs(RECORD)
             .check(turned_away(&[414])),
         must("field-endless", "RFC 9110 5.4")
             .get(&format!("X: {endless}\r\n"))
@@ -169,6 +168,3 @@ fn sizes() -> Vec<Case> {
             .check(passed(|request| same("X", request.fields.list("x").len(), 30))),
     ]
 }
-
-/// What the parser decides before the proxy is asked.
-const RECORD: &str = "docs/decisions/0007-what-the-parser-decides.md";
