@@ -31,6 +31,7 @@ pub struct TargetCell {
     err_at: AtomicU64,
     consecutive: AtomicU32,
     until: AtomicU64,
+    /// In parts of `WHOLE`.
     ejections: AtomicU32,
     half: AtomicBool,
     in_flight: AtomicU32,
@@ -150,11 +151,14 @@ impl TargetCell {
             }
             Outcome::ServerFailure { retry_after } => {
                 self.move_err(1.0, now);
-                self.failed(now, retry_after, outlier, unit);
+                // Where that was fast, whoever asked is answered by another target hardly later.
+                let usual = self.net_ms().unwrap_or(0.0) + selector.typical().svcbar;
+                let again = || took <= usual && selector.spend();
+                self.failed(now, retry_after, outlier, unit, again);
             }
             Outcome::TimedOut => {
                 self.move_err(1.0, now);
-                self.failed(now, None, outlier, unit);
+                self.failed(now, None, outlier, unit, || false);
                 self.sample(took, selector, now);
             }
             Outcome::Aborted => {
@@ -325,7 +329,7 @@ impl TargetCell {
         self.consecutive.store(0, Relaxed);
         if self.half.swap(false, Relaxed) {
             self.ramp.store(2, Relaxed);
-            self.err.store(self.err.load() / 2.0);
+            self.err.store(self.err.load() / FORGETS_ERR);
         } else if self.ramp.load(Relaxed) < RAMPED {
             self.ramp.fetch_add(1, Relaxed);
         }
@@ -335,7 +339,16 @@ impl TargetCell {
         }
     }
 
-    fn failed(&self, now: Moment, retry: Option<Duration>, outlier: &Outlier, unit: f64) {
+    /// `again` is whether the pause after a trial that failed may grow slowly, which is paid for as an
+    /// exploration.
+    fn failed(
+        &self,
+        now: Moment,
+        retry: Option<Duration>,
+        outlier: &Outlier,
+        unit: f64,
+        again: impl FnOnce() -> bool,
+    ) {
         let in_a_row = self.consecutive.fetch_add(1, Relaxed) + 1;
         let trial = self.half.load(Relaxed);
         if let Some(retry) = retry.filter(|retry| !retry.is_zero()) {
@@ -344,8 +357,10 @@ impl TargetCell {
             if now.as_nanos() < self.until.load(Relaxed) {
                 return;
             }
-            let k = (self.ejections.fetch_add(1, Relaxed) + 1).min(6);
-            let pause = f64::from(1u32 << (k - 1)) * (0.75 + unit / 2.0);
+            let paid = trial && again();
+            let counted = self.ejections.fetch_add(if paid { 1 } else { WHOLE }, Relaxed);
+            let doubled = (counted / WHOLE).saturating_sub(u32::from(paid)).min(MOST_DOUBLED);
+            let pause = f64::from(1u32 << doubled) * (0.75 + unit / 2.0);
             self.eject(now + Duration::from_secs_f64(pause).min(outlier.eject_for));
         }
     }
@@ -380,7 +395,9 @@ impl TargetCell {
             self.h.store((h * 2.0).min(H_MOST));
         } else if svc < 2.0 * typical_svc {
             if h > H_LEAST || idle > 2.0 {
+                // It has recovered: `ramp` bounds what that costs if not.
                 slow = fast;
+                self.err.store(self.err.load() / FORGETS_ERR);
                 self.ramp.fetch_min(4, Relaxed);
             }
             self.h.store(H_LEAST);
@@ -495,8 +512,14 @@ pub(super) const MOST_MS: f64 = 600_000.0;
 const H_LEAST: f64 = 2.0;
 /// See `H_LEAST`.
 const H_MOST: f64 = 8.0;
+/// What of its errors a target that has recovered is not forgiven: this part.
+const FORGETS_ERR: f64 = 8.0;
 /// From this many in flight on there is no cap.
 const RAMPED: u32 = 16;
+/// What an ejection counts: the pause doubles with each, or with as many that were paid for.
+const WHOLE: u32 = 8;
+/// How often the pause of an ejection is doubled.
+const MOST_DOUBLED: u32 = 5;
 /// Samples before the uncongested service time is believed.
 const SB_SAMPLES: u64 = 32;
 /// What a prior counts as: after four samples of one's own it weighs a fifth of the long-term mean

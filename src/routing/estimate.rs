@@ -106,11 +106,11 @@ impl Snapshot {
         self.priced(est, svc, price, typical)
     }
 
-    /// The same as if it had recovered: what exploration bets on.
+    /// The same as if it had recovered, from being slow and from failing: what exploration bets on.
     pub fn optimistic_cost(&self, typical: &Typical) -> Cost {
         let est = self.est(typical);
         let svc = (self.base(est, typical) - self.net).max(LEAST_SVC);
-        self.priced(est, svc, 1.0, typical)
+        Snapshot { err: 0.0, ..*self }.priced(est, svc, 1.0, typical)
     }
 
     fn priced(&self, est: f64, svc: f64, price: f64, typical: &Typical) -> Cost {

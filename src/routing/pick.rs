@@ -311,7 +311,8 @@ impl<'a> Field<'a> {
         let chosen = self.better_of_two(looks, fits, rng)?;
         selector.chose(looks[chosen].q);
         if looks[chosen].explores {
-            selector.spend();
+            // Two threads may both have seen the last token; then one sends without paying.
+            let _ = selector.spend();
         }
         Some(looks[chosen].index)
     }

@@ -94,10 +94,10 @@ impl Selector {
         self.tokens.0.load(Relaxed) >= 1_000
     }
 
-    pub(super) fn spend(&self) {
+    /// Pays for an exploration; false without a token.
+    pub(super) fn spend(&self) -> bool {
         let take = |held: u32| held.checked_sub(1_000);
-        // Two threads may both have seen the last token; then one sends without paying.
-        let _ = self.tokens.0.fetch_update(Relaxed, Relaxed, take);
+        self.tokens.0.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
     /// The next turn of a round.

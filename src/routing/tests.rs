@@ -346,6 +346,7 @@ fn a_stale_target_is_unknown_again_after_its_time_to_live() {
 #[test]
 fn five_failures_eject_one_trial_decides_and_the_back_off_doubles() {
     let (cell, selector, mut now) = trained(&[10.0; 20]);
+    assert!(selector.spend(), "a rule starts with one token");
     for _ in 0..5 {
         exchange(&cell, &selector, &mut now, 1.0, FAILURE);
     }
@@ -357,6 +358,53 @@ fn five_failures_eject_one_trial_decides_and_the_back_off_doubles() {
     now = now + Duration::from_millis(2_600);
     exchange(&cell, &selector, &mut now, 10.0, SUCCESS);
     assert_eq!(cell.standing(now), Standing::Ready);
+}
+
+#[test]
+fn after_trials_that_fail_fast_the_pause_grows_slowly_while_exploration_pays_for_them() {
+    // Pauses in seconds, as trial after trial fails.
+    let pauses = |took: f64, tokens: bool| -> Vec<u64> {
+        let (cell, selector, mut now) = trained(&[10.0; 20]);
+        (0..5).for_each(|_| exchange(&cell, &selector, &mut now, took, FAILURE));
+        let mut pauses = Vec::new();
+        for _ in 0..60 {
+            let begun = now;
+            while cell.standing(now) == Standing::Ejected {
+                now = now + ms(250.0);
+            }
+            pauses.push(now.since(begun).as_secs());
+            if tokens {
+                (0..200).for_each(|_| selector.earn());
+            } else {
+                while selector.spend() {}
+            }
+            exchange(&cell, &selector, &mut now, took, FAILURE);
+        }
+        pauses
+    };
+    let doubled = [1, 2, 4, 8, 16, 30, 30];
+    assert_eq!(pauses(1.0, false)[..7], doubled);
+    assert_eq!(pauses(100.0, true)[..7], doubled, "whoever asked has waited");
+    let paid = pauses(1.0, true);
+    let of = |pause: u64| paid.iter().filter(|one| **one == pause).count();
+    assert_eq!([1, 2, 4, 8, 16].map(of), [9, 8, 8, 8, 8]);
+    assert!(paid.is_sorted() && paid.last() == Some(&30), "no longer than the rule allows");
+}
+
+#[test]
+fn a_target_that_has_recovered_is_forgiven_most_of_its_errors() {
+    let err = |cell: &TargetCell, now| cell.readings(now).unwrap().err;
+    // By the trial after an ejection, and by a success after it was left alone.
+    for failures in [5, 3] {
+        let (cell, selector, mut now) = trained(&[10.0; 20]);
+        (0..failures).for_each(|_| exchange(&cell, &selector, &mut now, 1.0, FAILURE));
+        let before = err(&cell, now);
+        assert!(before > 0.2);
+        now = now + Duration::from_millis(2_500);
+        exchange(&cell, &selector, &mut now, 10.0, SUCCESS);
+        assert!(err(&cell, now) < before / 8.0);
+        assert!(cell.cap().is_some(), "it may not have many at once at first");
+    }
 }
 
 #[test]

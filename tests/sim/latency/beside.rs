@@ -69,6 +69,42 @@ fn with_a_target_slowed_tenfold_mean_and_p99_are_below_least_connections() {
     }
 }
 
+/// Seconds until a target that failed at once for so long has half of its traffic again, and what
+/// part of the requests meanwhile it failed.
+fn healing(lasting: f64, seed: u64) -> (f64, f64) {
+    let distances = [2.0, 10.0, 35.0, 80.0];
+    let mut world =
+        World::one_node(Policy::Latency, &distances, 0.5 * CAPACITY, (SERVICE_MS, 2), seed);
+    world.run(5.0);
+    let served = |world: &mut World, seconds: f64| {
+        world.done.clear();
+        world.run(seconds);
+        let served = world.done.iter().filter(|one| one.target == 0 && !one.failed).count();
+        served as f64 / seconds
+    };
+    let before = served(&mut world, 5.0);
+    world.targets[0].failing = true;
+    served(&mut world, lasting);
+    let failed = world.done.iter().filter(|one| one.failed).count();
+    assert!(failed > 0, "seed {seed}: it failed");
+    let part = failed as f64 / world.done.len() as f64;
+    world.targets[0].failing = false;
+    let back = (1..=40).find(|_| served(&mut world, 0.5) > before / 2.0);
+    (back.map_or(f64::INFINITY, |halves| f64::from(halves) / 2.0), part)
+}
+
+#[test]
+fn a_target_that_failed_at_once_has_its_traffic_back_soon_after_it_has_healed() {
+    for (lasting, most) in [(5.0, 2.0), (10.0, 3.0), (20.0, 4.0), (40.0, 10.0)] {
+        let all: Vec<(f64, f64)> = (1..=20).map(|seed| healing(lasting, seed)).collect();
+        let back = all.iter().fold(0.0f64, |most, one| most.max(one.0));
+        let failed = all.iter().map(|one| one.1).sum::<f64>() / all.len() as f64;
+        println!("{lasting} s: back after {back} s at most, {failed:.4} of the requests failed");
+        assert!(back <= most, "seeds 1 to 20: {lasting} s of failing, {back} s more without");
+        assert!(failed <= 0.005, "exploration is bounded");
+    }
+}
+
 /// A second node's first 50 requests, and its mean once it is settled; over so many cold starts.
 fn cold(told: bool, starts: u64) -> (f64, f64) {
     let mean = |times: &[f64]| times.iter().sum::<f64>() / times.len() as f64;
