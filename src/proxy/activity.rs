@@ -18,6 +18,8 @@ pub(super) struct Activity {
     /// Nothing but heads was ever to be read, as far as the last request goes.
     bodiless: Cell<bool>,
     since: Cell<Instant>,
+    /// When the answer under way has to be over, in HTTP/1.1.
+    until: Cell<Option<Instant>>,
 }
 
 impl Activity {
@@ -28,6 +30,7 @@ impl Activity {
             held_up: Cell::new(false),
             bodiless: Cell::new(true),
             since: Cell::new(Instant::now()),
+            until: Cell::new(None),
         }
     }
 
@@ -42,6 +45,18 @@ impl Activity {
     pub(super) fn ends(&self, now: Instant) {
         self.under_way.set(self.under_way.get().saturating_sub(1));
         self.since.set(now);
+        self.until.set(None);
+    }
+
+    /// An answer is under way that has to be over by then.
+    pub(super) fn ends_by(&self, until: Option<Instant>) {
+        self.until.set(until);
+    }
+
+    /// Whether it should have been over by now. Who asks for the answer's body learns of it, too; but
+    /// nobody asks while the client takes little in.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.until.get().is_some_and(|until| until <= now)
     }
 
     /// Whether bytes wait for the client to take them in.

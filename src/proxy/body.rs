@@ -127,6 +127,14 @@ impl ProxyBody {
     pub(crate) fn full(bytes: Bytes) -> ProxyBody {
         ProxyBody::Full(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
+
+    /// When all of it has to be over.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match self {
+            ProxyBody::Full(_) => None,
+            ProxyBody::Streamed(body) => body.watch.patience.until,
+        }
+    }
 }
 
 impl ResponseBody {
@@ -140,6 +148,7 @@ impl ResponseBody {
         // A client may take in nothing of the answer before all that it sends is gone.
         lease.let_go();
         let (watch, broken) = (Watch::new(patience), None);
+        underway.client.activity.ends_by(watch.patience.until);
         let mut whole = ResponseBody { watch, broken, lease, _open: open, underway };
         whole.underway.complete(false);
         if whole.lease.is_end_stream() {

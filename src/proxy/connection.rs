@@ -288,7 +288,7 @@ pub(super) struct Asks {
 
 /// How a connection does.
 enum Look {
-    /// It was idle for too long, or sends a head too slowly.
+    /// It was idle for too long, sends a head too slowly, or has an answer that should be over.
     Overdue,
     /// It has something to do, or had until shortly before: look again then.
     Again(Instant),
@@ -299,6 +299,9 @@ enum Look {
 impl Asks {
     fn look(&self) -> Look {
         let (bounds, now) = (self.worker.bounds, Instant::now());
+        if self.client.activity.is_late(now) {
+            return Look::Overdue;
+        }
         let Some(since) = self.client.activity.idle_since() else {
             return Look::Again(now + bounds.rest.min(bounds.head));
         };

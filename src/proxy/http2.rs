@@ -103,6 +103,8 @@ struct Flow {
     /// Whether a part of the answer waits for the client to take it in.
     held: Cell<bool>,
     parts: Cell<u64>,
+    /// When the answer has to be over.
+    until: Cell<Option<Instant>>,
 }
 
 /// An answer's body that tells its stream how it comes along.
@@ -143,12 +145,14 @@ impl Streams {
             answered: Cell::new(false),
             held: Cell::new(false),
             parts: Cell::new(0),
+            until: Cell::new(None),
         });
         self.opened.replace(Some(flow.clone()));
         async move {
             let response = answer.await?;
             flow.answered.set(true);
             flow.held.set(true);
+            flow.until.set(response.body().until());
             Ok(response.map(|inner| FlowBody { inner, flow }))
         }
     }
@@ -172,7 +176,7 @@ impl Streams {
 }
 
 impl Flow {
-    /// Returns when the client has taken in nothing for too long.
+    /// Returns when the client has taken in nothing for too long, or all that was to be over is not.
     async fn stalled(&self) {
         let mut waiting = None;
         poll_fn(|cx| {
@@ -181,15 +185,22 @@ impl Flow {
                 return Poll::Pending;
             }
             let parts = self.parts.get();
-            let (seen, timer) = waiting
-                .get_or_insert_with(|| (parts, Box::pin(tokio::time::sleep(self.streams.stalled))));
+            let (seen, timer) = waiting.get_or_insert_with(|| {
+                (parts, Box::pin(tokio::time::sleep_until(self.patience())))
+            });
             if *seen != parts {
                 *seen = parts;
-                timer.as_mut().reset(Instant::now() + self.streams.stalled);
+                timer.as_mut().reset(self.patience());
             }
             timer.as_mut().poll(cx)
         })
         .await;
+    }
+
+    /// Until when the client may take in nothing from now on.
+    fn patience(&self) -> Instant {
+        let stalled = Instant::now() + self.streams.stalled;
+        self.until.get().map_or(stalled, |until| until.min(stalled))
     }
 }
 

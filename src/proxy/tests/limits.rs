@@ -5,9 +5,12 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use h2::client::Builder;
+
 use super::bed::{
-    Bed, Origin, eventually, field, forward, ok, read_all, read_until, silent, status,
+    Bed, Origin, eventually, field, forward, ok, read_all, read_until, silent, status, with_runtime,
 };
+use super::http2::{ask, connect, get};
 
 const SHORT: Duration = Duration::from_millis(400);
 
@@ -101,6 +104,36 @@ fn an_exchange_that_has_to_be_over_is_cut_off_however_lively() {
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(!answer.contains("\r\n0\r\n"), "cut off, and seen to be: {answer}");
     eventually("nothing is left of it", || bed.metrics.in_flight.load(Relaxed) == 0);
+}
+
+/// Answers with more than fits anywhere.
+fn vast(_: &str, stream: &mut TcpStream) -> bool {
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
+    // Ends when the proxy lets go of the connection.
+    while stream.write_all(&[b'x'; 1 << 16]).is_ok() {}
+    false
+}
+
+#[test]
+fn an_exchange_that_has_to_be_over_is_cut_off_however_little_its_client_takes_in() {
+    let origin = Origin::start(vast);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.total = Some(SHORT);
+    let bed = Bed::start(rule);
+    let mut client = bed.client();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let over = || bed.metrics.in_flight.load(Relaxed) == 0;
+    assert!(read_until(&mut client, "\r\n\r\n").is_some() && !over());
+    eventually("it is over in HTTP/1.1", over);
+    with_runtime(async {
+        let sender = connect(&bed, &Builder::new()).await;
+        let mut body = ask(&sender, get("http://a/")).await.unwrap().into_body();
+        while let Some(Ok(_)) = body.data().await {
+            // Never a window that is worth a frame.
+            let _ = body.flow_control().release_capacity(1);
+        }
+        eventually("it is over in HTTP/2", over);
+    });
 }
 
 #[test]
