@@ -53,8 +53,8 @@ impl Activity {
         self.until.set(until);
     }
 
-    /// Whether it should have been over by now. Who asks for the answer's body learns of it, too; but
-    /// nobody asks while the client takes little in.
+    /// Whether it should have been over by now. Who asks for the answer's body learns of it, too,
+    /// but nobody asks while the client takes little in.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.until.get().is_some_and(|until| until <= now)
     }

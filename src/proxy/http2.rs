@@ -176,7 +176,7 @@ impl Streams {
 }
 
 impl Flow {
-    /// Returns when the client has taken in nothing for too long, or all that was to be over is not.
+    /// Returns when the client has taken in nothing for too long, or the answer is late.
     async fn stalled(&self) {
         let mut waiting = None;
         poll_fn(|cx| {

@@ -339,8 +339,8 @@ impl TargetCell {
         }
     }
 
-    /// `again` is whether the pause after a trial that failed may grow slowly, which is paid for as an
-    /// exploration.
+    /// `again` is whether the pause after a trial that failed may grow slowly, which is paid for as
+    /// an exploration.
     fn failed(
         &self,
         now: Moment,
