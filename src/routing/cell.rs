@@ -512,7 +512,7 @@ pub(super) const MOST_MS: f64 = 600_000.0;
 const H_LEAST: f64 = 2.0;
 /// See `H_LEAST`.
 const H_MOST: f64 = 8.0;
-/// What of its errors a target that has recovered is not forgiven: this part.
+/// What the errors of a target that has recovered are divided by.
 const FORGETS_ERR: f64 = 8.0;
 /// From this many in flight on there is no cap.
 const RAMPED: u32 = 16;

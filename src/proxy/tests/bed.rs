@@ -241,6 +241,15 @@ pub(super) fn ok(_: &str, stream: &mut TcpStream) -> bool {
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok()
 }
 
+/// An origin that answers with more than fits anywhere.
+pub(super) fn vast(_: &str, stream: &mut TcpStream) -> bool {
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
+    let block = vec![b'x'; 1 << 20];
+    // Ends when the proxy lets go of the connection.
+    while stream.write_all(&block).is_ok() {}
+    false
+}
+
 /// An origin that never answers.
 pub(super) fn silent(_: &str, _: &mut TcpStream) -> bool {
     true

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::bed::{
-    Bed, Origin, Setup, eventually, forward, ok, read_all, read_until, silent, status,
+    Bed, Origin, Setup, eventually, forward, ok, read_all, read_until, silent, status, vast,
 };
 use crate::proxy::listener::Bounds;
 use crate::proxy::shedding::Shedding;
@@ -30,14 +30,7 @@ fn a_silent_socket_and_a_head_that_never_ends_are_closed() {
 
 #[test]
 fn a_reader_that_stops_reading_is_let_go() {
-    fn endless(_: &str, stream: &mut TcpStream) -> bool {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
-        let block = vec![b'x'; 1 << 20];
-        // Ends when the proxy lets go of the connection.
-        while stream.write_all(&block).is_ok() {}
-        false
-    }
-    let origin = Origin::start(endless);
+    let origin = Origin::start(vast);
     let bounds = Bounds { stalled: SHORT, ..Bounds::default() };
     let bed = Bed::within(forward(&[origin.address]), bounds);
     let mut client = bed.client();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use h2::client::Builder;
 
 use super::bed::{
-    Bed, Origin, eventually, field, forward, ok, read_all, read_until, silent, status, with_runtime,
+    Bed, Origin, eventually, field, forward, ok, read_all, read_until, silent, status, vast,
+    with_runtime,
 };
 use super::http2::{ask, connect, get};
 
@@ -104,14 +105,6 @@ fn an_exchange_that_has_to_be_over_is_cut_off_however_lively() {
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(!answer.contains("\r\n0\r\n"), "cut off, and seen to be: {answer}");
     eventually("nothing is left of it", || bed.metrics.in_flight.load(Relaxed) == 0);
-}
-
-/// Answers with more than fits anywhere.
-fn vast(_: &str, stream: &mut TcpStream) -> bool {
-    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
-    // Ends when the proxy lets go of the connection.
-    while stream.write_all(&[b'x'; 1 << 16]).is_ok() {}
-    false
 }
 
 #[test]
