@@ -50,14 +50,9 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// User and system time, in seconds (proc(5), fields 14 and 15 of stat).
+    /// User and system time, in seconds.
     pub(super) fn cpu_seconds(&self) -> f64 {
-        self.each(|pid| {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let after = text.rsplit_once(')').map_or("", |(_, after)| after);
-            let ticks = after.split_whitespace().skip(11).take(2);
-            ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
-        })
+        self.each(|pid| cpu_of_threads(pid).unwrap_or_else(|| cpu_by_ticks(pid)))
     }
 
     /// What it holds of memory, in KiB.
@@ -121,6 +116,25 @@ impl Drop for Process {
     }
 }
 
+/// What the scheduler has given to each thread that there is, to the nanosecond (the first field of
+/// schedstat); none where the kernel does not say.
+fn cpu_of_threads(pid: u32) -> Option<f64> {
+    let mut sum = 0.0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        sum += text.split_whitespace().next()?.parse::<f64>().ok()? / 1e9;
+    }
+    Some(sum)
+}
+
+/// The same in hundredths of a second (proc(5), fields 14 and 15 of stat).
+fn cpu_by_ticks(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = text.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks = after.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
+
 /// A number in a process's status (proc(5)).
 fn status(pid: u32, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -153,6 +167,13 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         while process.said().is_empty() && Instant::now() < deadline {
             std::thread::yield_now();
+        }
+        if cfg!(target_os = "linux") {
+            assert!((0.0001..5.0).contains(&process.cpu_seconds()), "{}", process.cpu_seconds());
+            let own = std::process::id();
+            let (exact, ticks) = (cpu_of_threads(own), cpu_by_ticks(own));
+            // Threads that have ended count in ticks alone.
+            assert!(exact.is_none_or(|exact| exact > 0.0 && exact < ticks + 1.0), "{exact:?}");
         }
         process.end();
         assert!(!process.runs());

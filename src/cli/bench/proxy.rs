@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::certificate::Identity;
+use super::paced::{Arrivals, Order, Pacer};
 use super::peers::{Description, Peer};
+use super::processors::Processors;
 use super::rounds::{self, Contender, Course};
 use super::tls::Tls;
 use super::traffic::{self, Shape};
@@ -41,7 +43,7 @@ pub(crate) struct ProxyArguments {
     /// Numbers of rules, for the work rules; ratios are to the first
     #[arg(long, value_delimiter = ',', default_values_t = [10, 10_000, 100_000])]
     rules: Vec<usize>,
-    /// Requests a second for the work rate; default: half of what ours reached in keepalive
+    /// Requests a second for the works rate and random; default: half of what ours can do
     #[arg(long)]
     rate: Option<f64>,
     /// Only these proxies beside our own (repeatable); default: all that are installed
@@ -57,8 +59,11 @@ pub(crate) struct ProxyArguments {
 enum Work {
     /// Requests over kept connections, as fast as they are answered
     Keepalive,
-    /// The same at a fixed rate, each counted from when it was due
+    /// The same at a fixed rate, each counted from when it was due; the proxy has a processor to
+    /// itself
     Rate,
+    /// The same at that rate on average, at random moments (a Poisson process)
+    Random,
     /// Answers of 100 KiB
     Large,
     /// Uploads of 1 MiB
@@ -93,22 +98,25 @@ async fn measure_all(arguments: &ProxyArguments, directory: &Path) -> Result<(),
     };
     let alone = works.iter().all(|work| matches!(work, Work::Rules | Work::Log));
     let chosen = if alone { Vec::new() } else { chosen(arguments)? };
-    let mut rate = arguments.rate;
     for work in works {
         let size = if *work == Work::Large { LARGE } else { arguments.size };
-        let origin = origin::start(size).await?;
         let own = directory.join(format!("{work:?}"));
         std::fs::create_dir_all(&own).map_err(|error| Failure::failed(error.to_string()))?;
         match work {
-            Work::Rules | Work::Log => beside_itself(*work, &own, origin, arguments).await?,
+            Work::Rules | Work::Log => {
+                let origin = origin::start(size).await?;
+                beside_itself(*work, &own, origin, arguments).await?;
+            }
+            Work::Rate | Work::Random => in_time(*work, &own, &chosen, arguments).await?,
             Work::Idle => {
-                let peers = start(&own, origin, &chosen, size).await?;
+                let peers = start(&own, origin::start(size).await?, &chosen)?;
+                wait_until_up(&peers, size).await?;
                 idle::run(&peers, arguments.idle, size).await?;
             }
             _ => {
-                let peers = start(&own, origin, &chosen, size).await?;
-                let reached = beside_others(*work, &own, &peers, arguments, rate).await?;
-                rate = rate.or((*work == Work::Keepalive).then_some(reached / 2.0));
+                let peers = start(&own, origin::start(size).await?, &chosen)?;
+                wait_until_up(&peers, size).await?;
+                beside_others(*work, &own, &peers, arguments).await?;
             }
         }
     }
@@ -139,33 +147,86 @@ fn chosen(arguments: &ProxyArguments) -> Result<Vec<Description>, Failure> {
     Ok(all)
 }
 
-/// Ours first, then the others; each answers.
-async fn start(
+/// Ours first, then the others.
+fn start(
     directory: &Path,
     origin: SocketAddr,
     chosen: &[Description],
-    size: usize,
 ) -> Result<Vec<Peer>, Failure> {
     let mut peers = vec![Peer::ours(directory, origin)?];
     for description in chosen {
         peers.push(description.start(directory, origin)?);
     }
-    for peer in &peers {
+    Ok(peers)
+}
+
+async fn wait_until_up(peers: &[Peer], size: usize) -> Result<(), Failure> {
+    for peer in peers {
         if !traffic::wait_until_up(peer.at, size).await {
             return Err(peer.is_not_up());
         }
     }
-    Ok(peers)
+    Ok(())
 }
 
-/// Rounds of requests; returns how many a second ours answered.
+/// Rounds of requests that come when they are due.
+async fn in_time(
+    work: Work,
+    directory: &Path,
+    chosen: &[Description],
+    arguments: &ProxyArguments,
+) -> Result<(), Failure> {
+    let size = arguments.size;
+    let processors = Processors::two();
+    if processors.is_none() {
+        say!("there is one processor only: the proxies share it with who asks them");
+    }
+    let pacer = Pacer::start(size, processors.as_ref())?;
+    let starting = || start(directory, pacer.origin, chosen);
+    let peers = match &processors {
+        Some(processors) => processors.on_proxys(starting)?,
+        None => starting()?,
+    };
+    wait_until_up(&peers, size).await?;
+    let (requests, connections) = (arguments.requests, arguments.connections);
+    let rate = match arguments.rate {
+        Some(rate) => rate,
+        None => {
+            let arrivals = Arrivals::Even(f64::INFINITY);
+            let order = Order { at: peers[0].at, connections, requests, arrivals };
+            pacer.run(order).await?.per_second() / 2.0
+        }
+    };
+    let arrivals = match work {
+        Work::Random => Arrivals::Random(rate, 0),
+        _ => Arrivals::Even(rate),
+    };
+    let contenders: Vec<Contender<'_>> = peers
+        .iter()
+        .map(|peer| Contender {
+            name: peer.name.clone(),
+            peer,
+            at: peer.at,
+            shape: Shape::new(connections, size),
+        })
+        .collect();
+    let paced = Some((&pacer, arrivals));
+    let course = Course { requests, rounds: arguments.rounds, paced };
+    let before = load();
+    let rounds = rounds::run(&contenders, course).await?;
+    headline(work, arguments, Some(rate), requests, size, &before);
+    rounds::print(&contenders, &rounds, "nginx", 0);
+    rounds::print_tails(&contenders, &rounds, "nginx");
+    Ok(())
+}
+
+/// Rounds of requests as fast as they are answered.
 async fn beside_others(
     work: Work,
     directory: &Path,
     peers: &[Peer],
     arguments: &ProxyArguments,
-    rate: Option<f64>,
-) -> Result<f64, Failure> {
+) -> Result<(), Failure> {
     let size = if work == Work::Large { LARGE } else { arguments.size };
     let upload = if work == Work::Upload { UPLOAD } else { 0 };
     let fresh = matches!(work, Work::Connect | Work::Handshake);
@@ -189,22 +250,13 @@ async fn beside_others(
         Work::Large | Work::Connect | Work::Handshake => arguments.requests / 4,
         _ => arguments.requests,
     };
-    let mut course = Course { requests: requests.max(1), rounds: arguments.rounds, rate: None };
-    if work == Work::Rate {
-        let reached = match rate {
-            Some(rate) => rate * 2.0,
-            None => traffic::flat_out(peers[0].at, &shape, course.requests).await?.per_second(),
-        };
-        course.rate = Some(reached / 2.0);
-    }
+    let requests = requests.max(1);
+    let course = Course { requests, rounds: arguments.rounds, paced: None };
     let before = load();
     let rounds = rounds::run(&contenders, course).await?;
-    headline(work, arguments, course, size, &before);
+    headline(work, arguments, None, requests, size, &before);
     rounds::print(&contenders, &rounds, "nginx", upload);
-    if work == Work::Rate {
-        rounds::print_tails(&contenders, &rounds, "nginx");
-    }
-    Ok(rounds::per_second(&rounds[0]))
+    Ok(())
 }
 
 /// Rounds of requests to variants of our node.
@@ -228,10 +280,11 @@ async fn beside_itself(
             shape: variant.shape.clone(),
         })
         .collect();
-    let course = Course { requests: arguments.requests, rounds: arguments.rounds, rate: None };
+    let requests = arguments.requests;
+    let course = Course { requests, rounds: arguments.rounds, paced: None };
     let before = load();
     let rounds = rounds::run(&contenders, course).await?;
-    headline(work, arguments, course, arguments.size, &before);
+    headline(work, arguments, None, requests, arguments.size, &before);
     let kinds = if work == Work::Rules { 2 } else { 1 };
     let each = contenders.len() / kinds;
     for (contenders, rounds) in contenders.chunks(each).zip(rounds.chunks(each)) {
@@ -240,19 +293,25 @@ async fn beside_itself(
     Ok(())
 }
 
-fn headline(work: Work, arguments: &ProxyArguments, course: Course, size: usize, before: &str) {
+fn headline(
+    work: Work,
+    arguments: &ProxyArguments,
+    rate: Option<f64>,
+    requests: usize,
+    size: usize,
+    before: &str,
+) {
     let word = work.to_possible_value().map(|value| value.get_name().to_string());
     let word = word.unwrap_or_default();
-    let at = match course.rate {
+    let at = match rate {
         Some(rate) => format!("{rate:.0} requests/s, "),
         None => String::new(),
     };
     say!(
-        "\n{word}: {at}{} connections, {} requests a round, answers of {size} bytes, {} rounds, \
-         load {before} before and {} after",
+        "\n{word}: {at}{} connections, {requests} requests a round, answers of {size} bytes, {} \
+         rounds, load {before} before and {} after",
         arguments.connections,
-        course.requests,
-        course.rounds,
+        arguments.rounds,
         load()
     );
 }

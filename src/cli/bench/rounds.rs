@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use super::paced::{Arrivals, Order, Pacer};
 use super::peers::Peer;
 use super::statistics::{Spread, quantile};
 use super::traffic::{self, Outcome, Shape};
@@ -21,13 +22,13 @@ pub(super) struct Contender<'a> {
 }
 
 /// How often and how quickly.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Course {
+#[derive(Clone, Copy)]
+pub(super) struct Course<'a> {
     /// Requests a round.
     pub(super) requests: usize,
     pub(super) rounds: usize,
-    /// Requests a second; none: as fast as they are answered.
-    pub(super) rate: Option<f64>,
+    /// Who sends them when; none: as fast as they are answered.
+    pub(super) paced: Option<(&'a Pacer, Arrivals)>,
 }
 
 /// One round of one proxy.
@@ -39,12 +40,14 @@ pub(super) struct Round {
     p99_ms: f64,
     p999_ms: f64,
     errors: usize,
+    /// From when it was sent, or due, to its last byte, of each request; in milliseconds, sorted.
+    times: Vec<f64>,
 }
 
 /// The rounds of each, in the order of the contenders.
 pub(super) async fn run(
     contenders: &[Contender<'_>],
-    course: Course,
+    course: Course<'_>,
 ) -> Result<Vec<Vec<Round>>, Failure> {
     let mut rounds: Vec<Vec<Round>> = contenders.iter().map(|_| Vec::new()).collect();
     for number in 0..=course.rounds {
@@ -54,13 +57,18 @@ pub(super) async fn run(
             // The first one warms up.
             let requests = if number == 0 { course.requests / 10 + 1 } else { course.requests };
             let before = peer.cpu_seconds();
-            let outcome = match course.rate {
-                Some(rate) => traffic::at_rate(*at, shape, rate, requests).await?,
-                None => traffic::flat_out(*at, shape, requests).await?,
+            let outcome = match course.paced {
+                Some((pacer, arrivals)) => {
+                    let arrivals = arrivals.in_round(number);
+                    let connections = shape.connections;
+                    pacer.run(Order { at: *at, connections, requests, arrivals }).await?
+                }
+                // Goes on where the last round ended: what that asked for may still be in a cache.
+                None => traffic::flat_out(*at, shape, number * requests, requests).await?,
             };
             let cpu = peer.cpu_seconds() - before;
             if number > 0 {
-                rounds[which].push(Round::of(&outcome, cpu));
+                rounds[which].push(Round::of(outcome, cpu));
             }
         }
     }
@@ -106,29 +114,44 @@ pub(super) fn print(
     }
 }
 
-/// How the slowest requests of each stand to those of the one named `base`.
+/// How the slowest requests of each stand to those of the one named `base`: in the middle round, in
+/// which nothing disturbs when rounds are short, and of all rounds together, disturbed or not.
 pub(super) fn print_tails(contenders: &[Contender<'_>], rounds: &[Vec<Round>], base: &str) {
-    let Some(at) = contenders.iter().position(|contender| contender.name == base) else { return };
-    let of =
-        |rounds: &[Round], value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value)).middle;
-    for (contender, own) in contenders.iter().zip(rounds) {
-        let to_base = |value| of(own, value) / of(&rounds[at], value);
+    let tails: Vec<_> = rounds.iter().map(|rounds| tails(rounds)).collect();
+    let at = contenders.iter().position(|contender| contender.name == base);
+    let to_base = |which: usize, value: f64| {
+        at.map_or("-".to_string(), |at| format!("{:.2}", value / tails[at][which]))
+    };
+    for (contender, tails) in contenders.iter().zip(&tails) {
+        let [p99, p999, all_p99, all_p999] =
+            std::array::from_fn(|which| (tails[which], to_base(which, tails[which])));
         say!(
-            "{:22} p99 {:.2} and p99.9 {:.2} times those of {base}",
+            "{:22} middle round: p99 {:.3} ms ({}), p99.9 {:.3} ms ({}); together: p99 {:.3} ms \
+             ({}), p99.9 {:.3} ms ({})",
             contender.name,
-            to_base(|round| round.p99_ms),
-            to_base(|round| round.p999_ms)
+            p99.0,
+            p99.1,
+            p999.0,
+            p999.1,
+            all_p99.0,
+            all_p99.1,
+            all_p999.0,
+            all_p999.1,
         );
     }
 }
 
-/// How many requests a second the middle of these rounds answered.
-pub(super) fn per_second(rounds: &[Round]) -> f64 {
-    Spread::of(rounds.iter().map(|round| round.per_second)).middle
+/// p99 and p99.9 of the middle round, and of all rounds together.
+fn tails(rounds: &[Round]) -> [f64; 4] {
+    let middle = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value)).middle;
+    let mut all: Vec<f64> = rounds.iter().flat_map(|round| round.times.iter().copied()).collect();
+    all.sort_by(f64::total_cmp);
+    let together = |share| quantile(&all, share);
+    [middle(|it| it.p99_ms), middle(|it| it.p999_ms), together(0.99), together(0.999)]
 }
 
 impl Round {
-    fn of(outcome: &Outcome, cpu: f64) -> Round {
+    fn of(outcome: Outcome, cpu: f64) -> Round {
         Round {
             cpu_us: cpu * 1e6 / outcome.times.len().max(1) as f64,
             per_second: outcome.per_second(),
@@ -136,6 +159,7 @@ impl Round {
             p99_ms: quantile(&outcome.times, 0.99),
             p999_ms: quantile(&outcome.times, 0.999),
             errors: outcome.errors,
+            times: outcome.times,
         }
     }
 }

@@ -93,20 +93,21 @@ impl Asked {
     }
 }
 
-/// So many requests, each as soon as another one is answered.
+/// So many requests, the first of them with this number, each as soon as another one is answered.
 pub(super) async fn flat_out(
     at: SocketAddr,
     shape: &Shape,
+    first: usize,
     requests: usize,
 ) -> Result<Outcome, Failure> {
-    let next = Arc::new(AtomicUsize::new(0));
+    let next = Arc::new(AtomicUsize::new(first));
     run(shape.connections, move |_| {
         let (mut client, next) = (Client::new(at, shape), next.clone());
         async move {
             let mut outcome = Outcome::default();
             loop {
                 let number = next.fetch_add(1, Relaxed);
-                if number >= requests {
+                if number - first >= requests {
                     return outcome;
                 }
                 let begun = Instant::now();
