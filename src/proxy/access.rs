@@ -23,12 +23,9 @@ use crate::telemetry::json_text;
 /// One request's line.
 pub(super) struct Entry {
     pen: Rc<Pen>,
-    /// What stands before the status; the end of the line, from the request id on; the rule and the
-    /// target tried last.
+    /// The line up to the target tried last.
     text: RefCell<Vec<u8>>,
-    // Invariant: id_at <= rule_at <= target_at <= text.len()
-    id_at: usize,
-    rule_at: usize,
+    /// Where the target stands. Invariant: at most `text.len()`.
     target_at: usize,
     attempts: Cell<u32>,
     /// 0: the request ended before there was an answer.
@@ -62,7 +59,7 @@ pub(super) struct Known<'a> {
 impl Entry {
     /// Without the query, which may hold secrets.
     pub(super) fn begin(pen: &Rc<Pen>, known: &Known<'_>) -> Rc<Entry> {
-        let mut text = Vec::with_capacity(LINE_BYTES);
+        let mut text = pen.sheet();
         text.extend_from_slice(b"{\"time\":\"");
         pen.time(known.begun, &mut text);
         text.extend_from_slice(b"\",\"client\":\"");
@@ -83,30 +80,24 @@ impl Entry {
         }
         text.extend_from_slice(b"\",\"path\":\"");
         json_text::text(cut(known.uri.path()), &mut text);
-        text.extend_from_slice(b"\",\"status\":");
-        let id_at = text.len();
         match (known.made_id, known.request_id) {
             (Some(made), _) => {
-                text.push(b'"');
+                text.extend_from_slice(b"\",\"request_id\":\"");
                 text.extend_from_slice(made.as_bytes());
-                text.extend_from_slice(b"\"}\n");
+                text.push(b'"');
             }
             (None, Some(sent)) => {
-                text.push(b'"');
+                text.extend_from_slice(b"\",\"request_id\":\"");
                 visible(sent, &mut text);
-                text.extend_from_slice(b"\"}\n");
+                text.push(b'"');
             }
-            (None, None) => text.extend_from_slice(b"null}\n"),
+            (None, None) => text.extend_from_slice(b"\",\"request_id\":null"),
         }
-        let rule_at = text.len();
         write_rule(known.rule, &mut text);
-        let target_at = text.len();
         Rc::new(Entry {
             pen: pen.clone(),
+            target_at: text.len(),
             text: RefCell::new(text),
-            id_at,
-            rule_at,
-            target_at,
             attempts: Cell::default(),
             status: Cell::default(),
             bytes: Cell::default(),
@@ -135,7 +126,7 @@ impl Entry {
         }
         text.push(b':');
         json_text::number(u64::from(target.port), text);
-        text.extend_from_slice(b"\",\"attempts\":");
+        text.push(b'"');
     }
 
     /// The head of the answer is there.
@@ -149,37 +140,32 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let text = self.text.borrow();
-        let (head, rest) = text.split_at(self.id_at);
-        let (end, way) = rest.split_at(self.rule_at - self.id_at);
-        let complete = self.status.get() != 0 && self.complete.get();
-        self.pen.say(|line| {
-            line.extend_from_slice(head);
-            json_text::number(u64::from(self.status.get()), line);
-            line.extend_from_slice(b",\"bytes\":");
-            json_text::number(self.bytes.get(), line);
-            line.extend_from_slice(way);
-            if self.attempts.get() == 0 {
-                line.extend_from_slice(b"null,\"attempts\":");
-            }
-            json_text::number(u64::from(self.attempts.get()), line);
-            line.extend_from_slice(b",\"duration_ms\":");
-            json_text::millis(self.took.get(), line);
-            line.extend_from_slice(b",\"overhead_ms\":");
-            match self.overhead.get() {
-                Some(overhead) => json_text::millis(overhead, line),
-                None => line.extend_from_slice(b"null"),
-            }
-            line.extend_from_slice(match complete {
-                true => b",\"complete\":true,\"request_id\":".as_slice(),
-                false => b",\"complete\":false,\"request_id\":",
-            });
-            line.extend_from_slice(end);
+        let mut line = self.text.take();
+        if self.attempts.get() == 0 {
+            line.extend_from_slice(b"null");
+        }
+        line.extend_from_slice(b",\"attempts\":");
+        json_text::number(u64::from(self.attempts.get()), &mut line);
+        line.extend_from_slice(b",\"status\":");
+        json_text::number(u64::from(self.status.get()), &mut line);
+        line.extend_from_slice(b",\"bytes\":");
+        json_text::number(self.bytes.get(), &mut line);
+        line.extend_from_slice(b",\"duration_ms\":");
+        json_text::millis(self.took.get(), &mut line);
+        line.extend_from_slice(b",\"overhead_ms\":");
+        match self.overhead.get() {
+            Some(overhead) => json_text::millis(overhead, &mut line),
+            None => line.extend_from_slice(b"null"),
+        }
+        line.extend_from_slice(match self.status.get() != 0 && self.complete.get() {
+            true => b",\"complete\":true}\n".as_slice(),
+            false => b",\"complete\":false}\n",
         });
+        self.pen.say(line);
     }
 }
 
-/// What stands between the bytes and the target.
+/// What stands between the request's id and the target.
 fn write_rule(rule: Option<(&RuleId, Option<ids::Version>)>, text: &mut Vec<u8>) {
     let Some((id, version)) = rule else {
         text.extend_from_slice(b",\"rule\":null,\"rule_version\":null,\"target\":");
@@ -213,8 +199,6 @@ pub(super) fn cut(text: &str) -> &str {
 
 /// Bytes of a path, or of anything else that a client chooses, in the log.
 const LONGEST: usize = 1_024;
-/// Bytes of most lines.
-const LINE_BYTES: usize = 384;
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,8 @@ pub(crate) struct Pen {
     dropped: Arc<AtomicU64>,
     clock: Clock,
     times: RefCell<Timestamps>,
+    /// Of lines that were said; a request finds one in the cache that its last one wrote.
+    sheets: RefCell<Vec<Vec<u8>>>,
 }
 
 /// Whole lines that wait to be taken away. Only ever locked to add one, and to swap them all.
@@ -91,7 +93,8 @@ impl AccessLog {
         // The writer is there for as long as anybody can say anything to it.
         let _ = self.words.send(Word::Page(page.clone()));
         let (words, dropped) = (self.words.clone(), self.dropped.clone());
-        Pen { page, words, dropped, clock, times: RefCell::new(Timestamps::new()) }
+        let times = RefCell::new(Timestamps::new());
+        Pen { page, words, dropped, clock, times, sheets: RefCell::default() }
     }
 
     /// Lines that were dropped, for want of room on a page or on the disk.
@@ -115,20 +118,34 @@ impl AccessLog {
 }
 
 impl Pen {
+    /// Something empty to write a line on.
+    pub(crate) fn sheet(&self) -> Vec<u8> {
+        let spare = self.sheets.borrow_mut().pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(SHEET))
+    }
+
     /// Adds a line, which ends with the only newline in it; or drops and counts it.
-    pub(crate) fn say(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn say(&self, mut line: Vec<u8>) {
+        self.add(&line);
+        let mut sheets = self.sheets.borrow_mut();
+        if line.capacity() <= 2 * SHEET && sheets.len() < SHEETS {
+            line.clear();
+            sheets.push(line);
+        }
+    }
+
+    fn add(&self, line: &[u8]) {
         let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         let before = page.len();
         if before >= PAGE_MOST {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
-        write(&mut page);
-        let after = page.len();
+        page.extend_from_slice(line);
         drop(page);
         if before == 0 {
             let _ = self.words.send(Word::Begun);
-        } else if before < PAGE_FULL && after >= PAGE_FULL {
+        } else if before < PAGE_FULL && before + line.len() >= PAGE_FULL {
             let _ = self.words.send(Word::Full);
         }
     }
@@ -271,6 +288,10 @@ const ROUND: Duration = Duration::from_millis(50);
 const PAGE_FULL: usize = 256 << 10;
 /// Bytes on a page that takes no more: some 6,000 lines, of a tenth of a second at the least.
 const PAGE_MOST: usize = 2 << 20;
+/// Bytes of most lines.
+const SHEET: usize = 384;
+/// Sheets that wait for a line.
+const SHEETS: usize = 64;
 /// How long the last lines may take.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -279,10 +300,7 @@ mod tests {
     use super::*;
 
     fn line(pen: &Pen, text: &str) {
-        pen.say(|page| {
-            page.extend_from_slice(text.as_bytes());
-            page.push(b'\n');
-        });
+        pen.say(format!("{text}\n").into_bytes());
     }
 
     fn opened(path: &Path) -> (AccessLog, Pen) {

@@ -34,6 +34,10 @@ pub(crate) fn number(all: u64, out: &mut Vec<u8>) {
         0..10 => out.push(digit(all)),
         10..100 => out.extend_from_slice(&[digit(all / 10), digit(all % 10)]),
         100..1_000 => out.extend_from_slice(&three_digits(all)),
+        1_000..10_000 => {
+            let [hundreds, tens, ones] = three_digits(all % 1_000);
+            out.extend_from_slice(&[digit(all / 1_000), hundreds, tens, ones]);
+        }
         _ => in_groups(all, out),
     }
 }
@@ -47,9 +51,14 @@ fn in_groups(all: u64, out: &mut Vec<u8>) {
 pub(crate) fn millis(time: Duration, out: &mut Vec<u8>) {
     let nearest = u64::from((time.subsec_nanos() + 500) / 1_000);
     let micros = time.as_secs().saturating_mul(1_000_000).saturating_add(nearest);
-    number(micros / 1_000, out);
     let [hundreds, tens, ones] = three_digits(micros % 1_000);
-    out.extend_from_slice(&[b'.', hundreds, tens, ones]);
+    match micros / 1_000 {
+        few @ 0..10 => out.extend_from_slice(&[digit(few), b'.', hundreds, tens, ones]),
+        many => {
+            number(many, out);
+            out.extend_from_slice(&[b'.', hundreds, tens, ones]);
+        }
+    }
 }
 
 /// A number below a thousand, in three digits.
@@ -163,8 +172,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_all_their_digits() {
-        for (value, shown) in [(0, "0"), (7, "7"), (200, "200"), (u64::MAX, "18446744073709551615")]
-        {
+        for value in (0..20_000).chain([123_456, 7_000_008, u64::MAX]) {
+            let shown = value.to_string();
             assert_eq!(written(|out| number(value, out)), shown);
         }
         for (nanos, shown) in [
@@ -172,6 +181,8 @@ mod tests {
             (499, "0.000"),
             (500, "0.001"),
             (4_312_000, "4.312"),
+            (9_999_500, "10.000"),
+            (10_045_000, "10.045"),
             (999_999_499, "999.999"),
             (999_999_500, "1000.000"),
             (61_000_050_000, "61000.050"),

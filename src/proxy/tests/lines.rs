@@ -28,16 +28,16 @@ struct Reference<'a> {
     method: &'a str,
     host: &'a str,
     path: &'a str,
-    status: u16,
-    bytes: u64,
+    request_id: Option<&'a str>,
     rule: Option<&'a str>,
     rule_version: Option<u64>,
     target: Option<String>,
     attempts: usize,
+    status: u16,
+    bytes: u64,
     duration_ms: Box<RawValue>,
     overhead_ms: Option<Box<RawValue>>,
     complete: bool,
-    request_id: Option<&'a str>,
 }
 
 fn millis(micros: u64) -> Box<RawValue> {
@@ -159,16 +159,16 @@ fn say(random: &mut Random, pen: &Rc<Pen>, time: &RawValue) -> String {
         method: method.as_str(),
         host: &host.unwrap_or_default(),
         path: cut(uri.path()),
-        status: ended.status,
-        bytes: ended.bytes,
+        request_id: made.or(id).as_ref().map(text).as_deref(),
         rule: rule.map(|(id, _)| id.as_str()),
         rule_version: rule.and_then(|(_, version)| version).map(ids::Version::get),
         target: tried.last().map(ToString::to_string),
         attempts: tried.len(),
+        status: ended.status,
+        bytes: ended.bytes,
         duration_ms: millis(ended.micros),
         overhead_ms: ended.overhead.map(millis),
         complete: ended.status != 0 && ended.whole,
-        request_id: made.or(id).as_ref().map(text).as_deref(),
     })
     .unwrap()
 }
