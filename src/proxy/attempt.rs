@@ -323,8 +323,10 @@ impl Trying {
 
 impl Drop for Trying {
     fn drop(&mut self) {
-        let now = self.worker.clock.now();
-        self.end(AttemptEnd::Aborted, Outcome::Aborted, now);
+        if self.attempt.is_some() {
+            let now = self.worker.clock.now();
+            self.end(AttemptEnd::Aborted, Outcome::Aborted, now);
+        }
     }
 }
 

@@ -88,7 +88,8 @@ pub(crate) struct Patience {
 /// Sees to it that a body moves, and ends, in time.
 struct Watch {
     patience: Patience,
-    moved: Instant,
+    /// Since when the next frame is waited for; none while nobody waits.
+    since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -282,7 +283,7 @@ impl RequestBody {
 
 impl Watch {
     fn new(patience: Patience) -> Watch {
-        Watch { patience, moved: Instant::now(), timer: None }
+        Watch { patience, since: None, timer: None }
     }
 
     /// What comes of a body that was polled.
@@ -296,11 +297,12 @@ impl Watch {
                 if self.patience.is_over() && !matches!(frame, None | Some(Err(_))) {
                     return Poll::Ready(Some(Err(BodyError::Late)));
                 }
-                self.moved = Instant::now();
+                self.since = None;
                 Poll::Ready(frame.map(|frame| frame.map(passable).map_err(BodyError::Broken)))
             }
             Poll::Pending => {
-                let deadline = self.patience.deadline(self.moved);
+                let since = *self.since.get_or_insert_with(Instant::now);
+                let deadline = self.patience.deadline(since);
                 let timer =
                     self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
                 loop {

@@ -257,24 +257,29 @@ pub(crate) fn framing(status: StatusCode, headers: &HeaderMap, noted: Noted) -> 
     }
     // RFC 9112, section 6.3, and RFC 9110, section 8.6.
     let has_length = sized && !coded && status != StatusCode::NO_CONTENT;
-    let repeats_length = if has_length { repeats_length(headers)? } else { false };
+    let repeats_length = has_length && length(headers)?.1;
     Some(Framing { has_length, repeats_length, contradicts: sized && coded })
 }
 
 /// The length that a message says, be it more than once; none where it is not one number.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    repeats_length(headers)?;
-    let digits = members(headers, &CONTENT_LENGTH).next()?;
+    let (digits, _) = length(headers)?;
     digits.iter().try_fold(0_u64, |number, digit| {
         number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
     })
 }
 
-/// Whether a length is said more than once; none where it is not one number (RFC 9112, section
-/// 6.3). What answers a HEAD is looked at by nobody else.
-fn repeats_length(headers: &HeaderMap) -> Option<bool> {
+/// The digits of a length, and whether they are said more than once; none where it is not one
+/// number (RFC 9112, section 6.3). What answers a HEAD is looked at by nobody else.
+fn length(headers: &HeaderMap) -> Option<(&[u8], bool)> {
+    let is_number = |said: &[u8]| !said.is_empty() && said.iter().all(u8::is_ascii_digit);
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let line = lines.next()?.as_bytes();
+    if lines.next().is_none() && is_number(line) {
+        return Some((line, false));
+    }
     let mut said = members(headers, &CONTENT_LENGTH);
-    let first = said.next().filter(|it| !it.is_empty() && it.iter().all(u8::is_ascii_digit))?;
+    let first = said.next().filter(|first| is_number(first))?;
     let mut repeats = false;
     for other in said {
         if other != first {
@@ -282,7 +287,7 @@ fn repeats_length(headers: &HeaderMap) -> Option<bool> {
         }
         repeats = true;
     }
-    Some(repeats)
+    Some((first, repeats))
 }
 
 /// The members of a list, over all its lines.

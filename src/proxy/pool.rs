@@ -251,11 +251,13 @@ impl Pool {
         Lease { carrier, reused, spoilt: false, endpoint: to.clone(), pool: self.clone() }
     }
 
-    fn put(&self, to: Endpoint, connection: Box<Connection>) {
+    fn put(&self, to: &Endpoint, connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(to).or_default();
-        if waiting.len() < MOST_IDLE {
-            waiting.push(Idle { connection, since: Instant::now() });
+        let new = Idle { connection, since: Instant::now() };
+        match idle.get_mut(to) {
+            Some(waiting) if waiting.len() < MOST_IDLE => waiting.push(new),
+            Some(_) => {}
+            None => drop(idle.insert(to.clone(), vec![new])),
         }
     }
 
@@ -395,7 +397,7 @@ impl Lease {
             Carrier::Http2(_) | Carrier::Over => None,
         };
         if let Some(connection) = connection.filter(|it| !self.spoilt && it.is_clean()) {
-            self.pool.put(self.endpoint.clone(), connection);
+            self.pool.put(&self.endpoint, connection);
         }
     }
 
