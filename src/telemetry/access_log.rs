@@ -75,7 +75,7 @@ impl AccessLog {
             path,
             output,
             pages: Vec::new(),
-            spare: Vec::new(),
+            spare: empty_page(),
             torn: Vec::new(),
             dropped: dropped.clone(),
             reopen: reopen.clone(),
@@ -89,7 +89,7 @@ impl AccessLog {
 
     /// A pen for one more thread.
     pub(crate) fn pen(&self, clock: Clock) -> Pen {
-        let page = Arc::<Page>::default();
+        let page = Arc::new(Mutex::new(empty_page()));
         // The writer is there for as long as anybody can say anything to it.
         let _ = self.words.send(Word::Page(page.clone()));
         let (words, dropped) = (self.words.clone(), self.dropped.clone());
@@ -209,7 +209,6 @@ impl Writer {
             std::mem::swap(&mut *page.lock().unwrap_or_else(PoisonError::into_inner), &mut text);
             self.write(&text);
             text.clear();
-            text.shrink_to(2 * PAGE_FULL);
             self.spare = text;
             held
         });
@@ -278,6 +277,12 @@ fn write_all(output: &mut dyn Write, text: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
+/// With room for all that it will take, so that it never moves: growing and giving back what had
+/// grown cost more than the lines. The system gives memory only to what is written.
+fn empty_page() -> Vec<u8> {
+    Vec::with_capacity(PAGE_MOST + LONGEST_LINE)
+}
+
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
@@ -288,6 +293,8 @@ const ROUND: Duration = Duration::from_millis(50);
 const PAGE_FULL: usize = 256 << 10;
 /// Bytes on a page that takes no more: some 6,000 lines, of a tenth of a second at the least.
 const PAGE_MOST: usize = 2 << 20;
+/// Bytes beyond which hardly a line goes; one that does, at the end of a full page, moves the page.
+const LONGEST_LINE: usize = 16 << 10;
 /// Bytes of most lines.
 const SHEET: usize = 384;
 /// Sheets that wait for a line.
