@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use tokio::sync::Notify;
+
 use super::pool::Endpoint;
 use crate::model::rule::{ActiveHealth, TargetAddress};
 
@@ -26,6 +28,8 @@ pub(crate) struct Checks {
     known: BTreeMap<Way, Weak<Check>>,
     /// Nobody probes these yet.
     fresh: Vec<Weak<Check>>,
+    /// Told of each.
+    added: Arc<Notify>,
     sweep_at: usize,
 }
 
@@ -69,12 +73,18 @@ impl Checks {
         });
         self.known.insert(way, Arc::downgrade(&check));
         self.fresh.push(Arc::downgrade(&check));
+        self.added.notify_one();
         if self.known.len() >= self.sweep_at {
             self.known.retain(|_, check| check.strong_count() > 0);
             self.fresh.retain(|check| check.strong_count() > 0);
             self.sweep_at = UNSWEPT.max(self.known.len() * 2);
         }
         check
+    }
+
+    /// Wakes whoever waits for more to probe.
+    pub(super) fn added(&self) -> Arc<Notify> {
+        self.added.clone()
     }
 
     /// Those that nobody probes yet, from now on the caller's business.

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -60,16 +60,15 @@ impl Prober {
             tls: self.target_tls,
         });
         tokio::task::spawn_local(pool.clone().keep());
+        let routes = || self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = routes().checks_added();
         loop {
-            let fresh = {
-                let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-                routes.fresh_checks()
-            };
+            let fresh = routes().fresh_checks();
             for check in fresh {
                 tokio::task::spawn_local(probe_on(check, pool.clone(), self.clock));
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = added.notified() => {}
                 _ = ended.wait_for(|ended| *ended) => return,
             }
         }
@@ -166,6 +165,3 @@ async fn is_serving(mut lease: Lease) -> Option<bool> {
     let well = trailers.get("grpc-status").is_some_and(|status| status == "0");
     Some(well && grpc_health::is_serving(&message))
 }
-
-/// How often new checks are looked for.
-const LOOK: Duration = Duration::from_millis(100);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::checks::{Check, Checks};
 use super::pool::Endpoint;
@@ -155,6 +156,11 @@ impl RoutesState {
             .filter_map(|(address, known)| Some((address, known.cell.readings(now)?)))
             .map(|(address, readings)| readings.row(address.to_string()))
             .collect()
+    }
+
+    /// Wakes whoever waits for more checks.
+    pub(super) fn checks_added(&self) -> Arc<Notify> {
+        self.checks.added()
     }
 
     /// Checks that nobody probes yet, from now on the caller's business.
