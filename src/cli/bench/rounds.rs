@@ -1,8 +1,8 @@
 //! Rounds of requests to several proxies by turns, and the table of what came out.
 //!
 //! Who goes first changes from round to round, so that nobody is always measured after the same
-//! other. Shown is the middle of the rounds, with the least and the greatest beside it: a
-//! difference within the range is none.
+//! other. Shown is the middle of the rounds, with the least and the greatest beside it, and for CPU
+//! the middle of the ratios within each round.
 
 use std::net::SocketAddr;
 
@@ -96,22 +96,26 @@ pub(super) fn print(
     let scale = if upload > 0 { 1e-6 / (upload as f64 / 1e9) } else { 1.0 };
     let cpu = |rounds: &[Round]| Spread::of(rounds.iter().map(|round| round.cpu_us * scale));
     let at = contenders.iter().position(|contender| contender.name == base);
-    let base = at.map(|at| cpu(&rounds[at]).middle);
-    for (contender, rounds) in contenders.iter().zip(rounds) {
-        let of = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
-        let ratio =
-            base.map_or("-".to_string(), |base| format!("{:.2}", cpu(rounds).middle / base));
-        let errors: usize = rounds.iter().map(|round| round.errors).sum();
+    for (contender, own) in contenders.iter().zip(rounds) {
+        let of = |value: fn(&Round) -> f64| Spread::of(own.iter().map(value));
+        let ratio = at.map_or("-".to_string(), |at| format!("{:.2}", paired(own, &rounds[at])));
+        let errors: usize = own.iter().map(|round| round.errors).sum();
         say!(
             "{:22} {} {ratio:>9} {:10.0} {:9.2} {} {} {errors:7}",
             contender.name,
-            cpu(rounds).shown(if upload > 0 { 3 } else { 1 }),
+            cpu(own).shown(if upload > 0 { 3 } else { 1 }),
             of(|round| round.per_second).middle,
             of(|round| round.p50_ms).middle,
             of(|round| round.p99_ms).shown(2),
             of(|round| round.p999_ms).shown(2),
         );
     }
+}
+
+/// How the CPU of each round stands to that of the other in the same round, in the middle: what
+/// makes the machine slow for a while does so for both.
+fn paired(own: &[Round], base: &[Round]) -> f64 {
+    Spread::of(own.iter().zip(base).map(|(own, base)| own.cpu_us / base.cpu_us)).middle
 }
 
 /// How the slowest requests of each stand to those of the one named `base`: in the middle round, in
@@ -161,5 +165,19 @@ impl Round {
             errors: outcome.errors,
             times: outcome.times,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_both_slow_is_no_difference() {
+        let of = |cpu: [f64; 3]| {
+            cpu.map(|cpu| Round { cpu_us: cpu, ..Round::of(Outcome::default(), 0.0) })
+        };
+        let (base, own) = (of([10.0, 30.0, 11.0]), of([11.0, 33.0, 12.1]));
+        assert!((paired(&own, &base) - 1.1).abs() < 1e-9);
     }
 }
