@@ -359,7 +359,7 @@ impl Worker {
         let mut last = Failure::NoTarget;
         let mut next = self.pick(route, asking.key, &[], now);
         while let (Some(index), Some(sending)) = (next, body.take()) {
-            underway.tries(&route.payload.upstreams[index].known.endpoint.address);
+            underway.tries(&route.payload.upstreams[index].known);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
             repeats.tries(index);
             match trying.send(asking, sending, &progress, &mut waited).await {

@@ -139,9 +139,11 @@ impl RoutesState {
             return known;
         }
         let address = Arc::new(target.address.clone());
+        let shown = address.to_string().into_boxed_str();
         let known = Arc::new(Known {
             endpoint: Endpoint::new(address.clone(), None),
-            identity: hash::identity(address.to_string().as_bytes()),
+            identity: hash::identity(shown.as_bytes()),
+            shown,
             cell: TargetCell::new(target.latency_hint),
         });
         self.targets.insert(address, Arc::downgrade(&known));

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use super::access::Entry;
 use super::forward::{Client, Worker};
 use super::reply::Failure;
-use super::running::RunningRoute;
+use super::running::{Known, RunningRoute};
 use crate::model::moment::Moment;
-use crate::model::rule::TargetAddress;
 
 /// Counts a request until its last byte is gone, however that comes about.
 pub(crate) struct Underway {
@@ -47,9 +46,9 @@ impl Underway {
     }
 
     /// A target is tried, the first or the next.
-    pub(super) fn tries(&self, target: &TargetAddress) {
+    pub(super) fn tries(&self, target: &Known) {
         if let Some(entry) = &self.entry {
-            entry.tries(target);
+            entry.tries(&target.shown);
         }
     }
 

@@ -10,14 +10,14 @@ use crate::model::moment::{Moment, WallTime};
 pub(crate) struct Timestamps {
     /// When the second began that is written out.
     began: Moment,
-    /// `2000-01-01T00:00:00.`
-    second: [u8; SECOND],
+    /// The time that was written last.
+    text: [u8; SECOND + 4],
 }
 
 impl Timestamps {
     /// With a second that no moment of a process lies in.
     pub(crate) fn new() -> Timestamps {
-        Timestamps { began: Moment::from_nanos(u64::MAX), second: [b' '; SECOND] }
+        Timestamps { began: Moment::from_nanos(u64::MAX), text: *b"2000-01-01T00:00:00.000Z" }
     }
 
     /// Writes the time of a moment, which `wall` says of it. A wall clock that is set is followed
@@ -26,11 +26,11 @@ impl Timestamps {
         if at < self.began || at.since(self.began) >= Duration::from_secs(1) {
             let wall = wall();
             self.began = at - Duration::from_millis(wall.0 % 1_000);
-            self.second = second(wall);
+            self.text[..SECOND].copy_from_slice(&second(wall));
         }
-        out.extend_from_slice(&self.second);
-        out.extend_from_slice(&three_digits(at.since(self.began).subsec_millis().into()));
-        out.push(b'Z');
+        let millis = three_digits(at.since(self.began).subsec_millis().into());
+        self.text[SECOND..SECOND + 3].copy_from_slice(&millis);
+        out.extend_from_slice(&self.text);
     }
 }
 

@@ -148,7 +148,7 @@ fn say(random: &mut Random, pen: &Rc<Pen>, time: &RawValue) -> String {
     );
     let tried: Vec<TargetAddress> =
         (0..random.0.random_range(0..3)).map(|_| random.target()).collect();
-    tried.iter().for_each(|target| entry.tries(target));
+    tried.iter().for_each(|target| entry.tries(&target.to_string()));
     let ended = end(random, &entry);
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_string();
     let host = uri.authority().map(ToString::to_string).or(host.as_ref().map(text));
