@@ -164,3 +164,16 @@ fn a_stopped_orchestrator_is_backed_up_and_recovered_from_its_directory() {
     let listed = ok(&["rule", "list", "--orchestrator", &fleet.url()]);
     assert!(listed.contains("demo"), "{listed}");
 }
+
+#[test]
+fn a_push_is_measured_at_a_node_and_through_the_orchestrator() {
+    let said = ok(&["bench", "push", "--rules", "3", "--pushes", "2"]);
+    let figures = |line: &str| -> Vec<f64> {
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    let rows: Vec<Vec<f64>> =
+        said.lines().map(figures).filter(|row| row.first() == Some(&3.0)).collect();
+    // Rules, p50, p99, last and when the push was answered; with a disk also what that took.
+    assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), [5, 6], "{said}");
+    assert!(rows.iter().flatten().all(|figure| *figure > 0.0), "{said}");
+}
