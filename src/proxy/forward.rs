@@ -513,7 +513,8 @@ fn onward<T>(
     authority: &Authority<'_>,
 ) -> Result<Onward, Failure> {
     let uri = if filters.rewrite.is_none_or(|rewrite| rewrite.path.is_none()) {
-        let same = parts.uri.path_and_query().cloned();
+        // What is empty, before a fragment, shows as `/` but alone is no path.
+        let same = parts.uri.path_and_query().filter(|same| same.as_str() != "/").cloned();
         Uri::from(same.unwrap_or(PathAndQuery::from_static("/")))
     } else {
         let text = filters.path(matched, parts.uri.path(), parts.uri.query());

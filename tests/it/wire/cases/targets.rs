@@ -106,6 +106,13 @@ fn forms() -> Vec<Case> {
         )
         .by_host()
         .check(refused_or(&[400], |request| same("target", request.target(), "/?x=y"))),
+        asked(
+            must("absolute-form-with-only-a-fragment", "RFC 9112 3.2.1"),
+            "GET http://{id}.test#x HTTP/1.1",
+            "{id}.test",
+        )
+        .by_host()
+        .check(refused_or(&[400], |request| same("target", request.target(), "/"))),
         must("absolute-form-without-host", "RFC 9112 3.2")
             .send("GET http://{id}.test/{id}/ HTTP/1.1\r\nConnection: close\r\n\r\n")
             .end()
