@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,13 +20,12 @@ use crate::cli::failure::Failure;
 use crate::cli::output::say;
 use crate::model::delta::{Changes, Delta};
 use crate::model::head::Position;
-use crate::model::ids::{Revision, RuleId};
+use crate::model::ids::Revision;
 use crate::model::key::PrivateKey;
 use crate::model::ledger::{Change, Ledger};
 use crate::model::moment::WallTime;
 use crate::model::record::Body;
 use crate::orchestrator::{Orchestrator, OrchestratorOptions};
-use crate::wire::rule_document::rules_from_yaml_or_json;
 
 /// The figures of one side.
 #[derive(Default)]
@@ -266,12 +264,7 @@ fn write(number: usize, round: usize) -> Result<Write, Failure> {
     );
     let hosts = format!("{{ hosts: [\"h{number}.example\"] }}");
     let text = format!("id: rule-{number}\ndata: {{ match: {hosts}, targets: {targets} }}\n");
-    let mut rules =
-        rules_from_yaml_or_json(&text).map_err(|problems| Failure::failed(problems.to_string()))?;
-    let rule = rules.pop().ok_or_else(|| Failure::failed("no rule"))?;
-    let id: RuleId = rule.id;
-    let data: Bytes = rule.data;
-    Ok(Write { id, data: Some(data), expected: None })
+    Write::all_of(&text)?.pop().ok_or_else(|| Failure::failed("no rule"))
 }
 
 async fn serve(naive: &Naive) -> Result<(String, JoinHandle<()>), Failure> {

@@ -18,7 +18,6 @@ use crate::cli::client::{Client, Write};
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
 use crate::orchestrator::{Orchestrator, OrchestratorOptions};
-use crate::wire::rule_document::rules_from_yaml_or_json;
 
 /// Milliseconds of each push, sorted.
 #[derive(Default)]
@@ -77,7 +76,7 @@ async fn through_the_orchestrator(
     let client = Client::connect(&url, None).await?;
     let all: Vec<String> = (1..rules).map(filler).chain([UP.to_string()]).collect();
     for some in all.chunks(AT_ONCE) {
-        client.apply(&writes(&some.join("---\n"))?, false).await?;
+        client.apply(&Write::all_of(&some.join("---\n"))?, false).await?;
     }
     // What it has of its own is in nobody's way.
     let (node, _) = Peer::node_with(directory, &filler(0), |command| {
@@ -86,7 +85,7 @@ async fn through_the_orchestrator(
     if !traffic::wait_until_up(node.at, UP_BODY.len()).await {
         return Err(node.is_not_up());
     }
-    let push = async |rule: String| client.apply(&writes(&rule)?, false).await.map(drop);
+    let push = async |rule: String| client.apply(&Write::all_of(&rule)?, false).await.map(drop);
     let times = measure(&node, pushes, Some(&store), push).await;
     drop(node);
     orchestrator.shutdown().await;
@@ -140,15 +139,6 @@ fn filler(number: usize) -> String {
         "id: r{number}\ndata: {{ match: {{ hosts: [h{number}.example] }}, \
          respond: {{ body: x }} }}\n"
     )
-}
-
-fn writes(text: &str) -> Result<Vec<Write>, Failure> {
-    let rules =
-        rules_from_yaml_or_json(text).map_err(|problems| Failure::failed(problems.to_string()))?;
-    Ok(rules
-        .into_iter()
-        .map(|rule| Write { id: rule.id, data: Some(rule.data), expected: None })
-        .collect())
 }
 
 impl Times {

@@ -9,7 +9,9 @@ use crate::model::head::Position;
 use crate::model::ids::RuleId;
 use crate::wire::proto::rule_service_client::RuleServiceClient;
 use crate::wire::proto::{self, rule_write};
-use crate::wire::rule_document::{rule_from_proto, rule_to_proto};
+use crate::wire::rule_document::{
+    ParsedRule, rule_from_proto, rule_to_proto, rules_from_yaml_or_json,
+};
 
 /// One write.
 pub(crate) struct Write {
@@ -17,6 +19,16 @@ pub(crate) struct Write {
     /// None retires the rule.
     pub(crate) data: Option<Bytes>,
     pub(crate) expected: Option<u64>,
+}
+
+impl Write {
+    /// Puts all rules of a text, whatever stands there now.
+    pub(crate) fn all_of(text: &str) -> Result<Vec<Write>, Failure> {
+        let rules = rules_from_yaml_or_json(text)
+            .map_err(|problems| Failure::failed(problems.to_string()))?;
+        let put = |rule: ParsedRule| Write { id: rule.id, data: Some(rule.data), expected: None };
+        Ok(rules.into_iter().map(put).collect())
+    }
 }
 
 /// A commit, or what it would be.

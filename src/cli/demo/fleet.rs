@@ -21,7 +21,6 @@ use crate::engine::config::Pace;
 use crate::model::ids::NodeId;
 use crate::node::{Node, NodeOptions, TrafficOptions};
 use crate::orchestrator::{Orchestrator, OrchestratorOptions};
-use crate::wire::rule_document::rules_from_yaml_or_json;
 
 /// Where everything listens.
 pub(super) struct Places {
@@ -458,12 +457,7 @@ async fn start_orchestrator(directory: &Path, places: &Places) -> Result<Orchest
 }
 
 async fn push_rules(places: &Places) -> Result<(), Failure> {
-    let rules = rules_from_yaml_or_json(&places.rules())
-        .map_err(|problems| Failure::failed(problems.to_string()))?;
-    let writes: Vec<Write> = rules
-        .into_iter()
-        .map(|rule| Write { id: rule.id, data: Some(rule.data), expected: None })
-        .collect();
+    let writes = Write::all_of(&places.rules())?;
     let url = format!("http://{}", places.grpc);
     Client::connect(&url, None).await?.apply(&writes, false).await?;
     Ok(())

@@ -23,7 +23,6 @@ use super::output::{self, say};
 use super::roles::{Signals, control_runtime};
 use crate::telemetry::logs;
 use crate::wire::quantity::parse_duration;
-use crate::wire::rule_document::rules_from_yaml_or_json;
 use fleet::{Fleet, Places};
 
 /// `tradewind demo …`.
@@ -126,13 +125,7 @@ async fn verify(fleet: &Fleet) -> Result<(), Failure> {
     let client = Client::connect(&fleet.orchestrator_url(), None).await?;
     let text = "id: pushed\ndata:\n  match: { any: [{ path: { exact: /pushed } }] }\n  \
                 respond: { status: 200, body: pushed }\n";
-    let rules =
-        rules_from_yaml_or_json(text).map_err(|problems| Failure::failed(problems.to_string()))?;
-    let writes: Vec<Write> = rules
-        .into_iter()
-        .map(|rule| Write { id: rule.id, data: Some(rule.data), expected: None })
-        .collect();
-    let applied = client.apply(&writes, false).await?;
+    let applied = client.apply(&Write::all_of(text)?, false).await?;
     let revision = applied.position.map_or(0, |at| at.revision.0);
     let begun = Instant::now();
     loop {
