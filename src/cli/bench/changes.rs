@@ -17,7 +17,7 @@ use clap::Args;
 use super::held::Held;
 use super::operator::Conversation;
 use super::peers::{Peer, free_ports};
-use super::statistics::Spread;
+use super::statistics::{Spread, pooled};
 use super::traffic::{self, Outcome, Shape};
 use super::{load, origin, quantile, tempdir};
 use crate::cli::failure::Failure;
@@ -342,7 +342,9 @@ fn print(arguments: &ChangesArguments, series: [&Vec<Phase>; 3], changed: &[Chan
             of(|phase| phase.descriptors).most,
         );
     }
-    let [quiet, changes, apart] = series.map(|phases| pooled(phases, 0.99));
+    let [quiet, changes, apart] = series.map(|phases| {
+        quantile(&pooled(phases.iter().map(|phase| phase.outcome.times.as_slice())), 0.99)
+    });
     say!(
         "p99 of all rounds to that of all quiet phases: {:.2} with changes, {:.2} with changes \
          elsewhere",
@@ -357,14 +359,6 @@ fn print(arguments: &ChangesArguments, series: [&Vec<Phase>; 3], changed: &[Chan
             say!("fewer than asked for: more of them at once with --batch");
         }
     }
-}
-
-/// A quantile over all requests of several phases.
-fn pooled(phases: &[Phase], share: f64) -> f64 {
-    let mut times: Vec<f64> =
-        phases.iter().flat_map(|phase| phase.outcome.times.iter().copied()).collect();
-    times.sort_by(f64::total_cmp);
-    quantile(&times, share)
 }
 
 /// Operators that change rules at once.

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
+use super::certificate::NAME;
 use super::processors::Processors;
 use super::traffic::Outcome;
 use crate::cli::failure::Failure;
@@ -33,7 +34,6 @@ pub(super) struct Pacer {
 }
 
 /// Requests to one proxy.
-#[derive(Clone, Debug)]
 pub(super) struct Order {
     pub(super) at: SocketAddr,
     pub(super) connections: usize,
@@ -206,6 +206,7 @@ impl Moments {
 
 struct Client {
     stream: TcpStream,
+    request: String,
     buffer: Vec<u8>,
     size: usize,
 }
@@ -214,7 +215,8 @@ impl Client {
     async fn connect(at: SocketAddr, size: usize) -> io::Result<Client> {
         let stream = TcpStream::connect(at).await?;
         stream.set_nodelay(true)?;
-        Ok(Client { stream, buffer: vec![0; size + HEAD_BYTES], size })
+        let request = format!("GET / HTTP/1.1\r\nhost: {NAME}\r\n\r\n");
+        Ok(Client { stream, request, buffer: vec![0; size + HEAD_BYTES], size })
     }
 
     /// Asks for as long as something is due; none once an answer is not good.
@@ -227,7 +229,7 @@ impl Client {
     }
 
     async fn ask_once(&mut self) -> Option<()> {
-        self.stream.write_all(REQUEST).await.ok()?;
+        self.stream.write_all(self.request.as_bytes()).await.ok()?;
         let buffer = &mut self.buffer;
         let (mut read, mut whole) = (0, None);
         while whole != Some(read) {
@@ -286,7 +288,6 @@ async fn converse(mut stream: TcpStream, answer: Rc<[u8]>) {
 
 /// How long the last answers may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: bench.example\r\n\r\n";
 /// Bytes of the largest head.
 const HEAD_BYTES: usize = 16 << 10;
 

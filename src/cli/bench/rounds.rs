@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::paced::{Arrivals, Order, Pacer};
 use super::peers::Peer;
-use super::statistics::{Spread, quantile};
+use super::statistics::{Spread, pooled, quantile};
 use super::traffic::{self, Outcome, Shape};
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
@@ -36,9 +36,6 @@ pub(super) struct Course<'a> {
 pub(super) struct Round {
     cpu_us: f64,
     per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
     errors: usize,
     /// From when it was sent, or due, to its last byte, of each request; in milliseconds, sorted.
     times: Vec<f64>,
@@ -105,9 +102,9 @@ pub(super) fn print(
             contender.name,
             cpu(own).shown(if upload > 0 { 3 } else { 1 }),
             of(|round| round.per_second).middle,
-            of(|round| round.p50_ms).middle,
-            of(|round| round.p99_ms).shown(2),
-            of(|round| round.p999_ms).shown(2),
+            quantiles(own, 0.5).middle,
+            quantiles(own, 0.99).shown(2),
+            quantiles(own, 0.999).shown(2),
         );
     }
 }
@@ -121,37 +118,32 @@ fn paired(own: &[Round], base: &[Round]) -> f64 {
 /// How the slowest requests of each stand to those of the one named `base`: in the middle round, in
 /// which nothing disturbs when rounds are short, and of all rounds together, disturbed or not.
 pub(super) fn print_tails(contenders: &[Contender<'_>], rounds: &[Vec<Round>], base: &str) {
-    let tails: Vec<_> = rounds.iter().map(|rounds| tails(rounds)).collect();
+    let tails: Vec<[f64; 4]> = rounds.iter().map(|rounds| tails(rounds)).collect();
     let at = contenders.iter().position(|contender| contender.name == base);
-    let to_base = |which: usize, value: f64| {
-        at.map_or("-".to_string(), |at| format!("{:.2}", value / tails[at][which]))
-    };
-    for (contender, tails) in contenders.iter().zip(&tails) {
-        let [p99, p999, all_p99, all_p999] =
-            std::array::from_fn(|which| (tails[which], to_base(which, tails[which])));
+    for (contender, own) in contenders.iter().zip(&tails) {
+        let [p99, p999, all_p99, all_p999] = std::array::from_fn(|which| {
+            let to_base =
+                at.map_or("-".to_string(), |at| format!("{:.2}", own[which] / tails[at][which]));
+            format!("{:.3} ms ({to_base})", own[which])
+        });
         say!(
-            "{:22} middle round: p99 {:.3} ms ({}), p99.9 {:.3} ms ({}); together: p99 {:.3} ms \
-             ({}), p99.9 {:.3} ms ({})",
-            contender.name,
-            p99.0,
-            p99.1,
-            p999.0,
-            p999.1,
-            all_p99.0,
-            all_p99.1,
-            all_p999.0,
-            all_p999.1,
+            "{:22} middle round: p99 {p99}, p99.9 {p999}; together: p99 {all_p99}, \
+             p99.9 {all_p999}",
+            contender.name
         );
     }
 }
 
 /// p99 and p99.9 of the middle round, and of all rounds together.
 fn tails(rounds: &[Round]) -> [f64; 4] {
-    let middle = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value)).middle;
-    let mut all: Vec<f64> = rounds.iter().flat_map(|round| round.times.iter().copied()).collect();
-    all.sort_by(f64::total_cmp);
-    let together = |share| quantile(&all, share);
-    [middle(|it| it.p99_ms), middle(|it| it.p999_ms), together(0.99), together(0.999)]
+    let all = pooled(rounds.iter().map(|round| round.times.as_slice()));
+    let middle = |share| quantiles(rounds, share).middle;
+    [middle(0.99), middle(0.999), quantile(&all, 0.99), quantile(&all, 0.999)]
+}
+
+/// The time within which this share of requests was answered, of each round.
+fn quantiles(rounds: &[Round], share: f64) -> Spread {
+    Spread::of(rounds.iter().map(|round| quantile(&round.times, share)))
 }
 
 impl Round {
@@ -159,9 +151,6 @@ impl Round {
         Round {
             cpu_us: cpu * 1e6 / outcome.times.len().max(1) as f64,
             per_second: outcome.per_second(),
-            p50_ms: quantile(&outcome.times, 0.5),
-            p99_ms: quantile(&outcome.times, 0.99),
-            p999_ms: quantile(&outcome.times, 0.999),
             errors: outcome.errors,
             times: outcome.times,
         }

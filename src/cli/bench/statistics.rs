@@ -6,6 +6,13 @@ pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(index).copied().unwrap_or(0.0)
 }
 
+/// The values of several samples together, sorted.
+pub(super) fn pooled<'s>(samples: impl Iterator<Item = &'s [f64]>) -> Vec<f64> {
+    let mut all: Vec<f64> = samples.flatten().copied().collect();
+    all.sort_by(f64::total_cmp);
+    all
+}
+
 /// The middle value.
 pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
