@@ -141,14 +141,18 @@ pub(crate) struct Filters<'r> {
 impl<'r> Filters<'r> {
     /// Of a rule; no kind stands twice.
     pub(crate) fn of(route: &'r RunningRoute) -> Filters<'r> {
+        if route.payload.terms.filtered { Filters::said(route) } else { Filters::default() }
+    }
+
+    /// Apart, lest a request to a rule without any read where the rule is, just in case.
+    #[cold]
+    fn said(route: &'r RunningRoute) -> Filters<'r> {
         let mut filters = Filters::default();
-        if route.payload.terms.filtered {
-            for filter in &route.rule.filters {
-                match filter {
-                    Filter::RequestHeaders(edits) => filters.request = Some(edits),
-                    Filter::ResponseHeaders(edits) => filters.response = Some(edits),
-                    Filter::Rewrite(rewrite) => filters.rewrite = Some(rewrite),
-                }
+        for filter in &route.rule.filters {
+            match filter {
+                Filter::RequestHeaders(edits) => filters.request = Some(edits),
+                Filter::ResponseHeaders(edits) => filters.response = Some(edits),
+                Filter::Rewrite(rewrite) => filters.rewrite = Some(rewrite),
             }
         }
         filters

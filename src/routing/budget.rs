@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::model::moment::Moment;
 use crate::model::rule::RetryBudget;
 
-/// What one rule's traffic has earned and spent lately. What every request writes is first.
+/// What one rule's traffic has earned and spent lately. What requests write that are not repeated is
+/// first, and together.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Budget {
-    /// Which tenth of a window since the start it is; 0 was never.
+    /// Which tenth of a window since the start it is; 0 was never. Twice that number, and one more
+    /// while there may be repeats in the window.
     number: AtomicU64,
     /// Of the last ten tenths, each in the place of its number.
     requests: [AtomicU32; SLOTS],
@@ -40,6 +42,8 @@ impl Budget {
         let allowed = f64::from(sums.repeats) + 1.0 <= allowance(terms, sums.requests);
         if allowed {
             self.repeats[place].fetch_add(1, Relaxed);
+            // Only now: who turns the slot in between leaves the repeat to the next turn.
+            self.number.fetch_or(REPEATED, Relaxed);
         }
         allowed
     }
@@ -64,13 +68,20 @@ impl Budget {
     fn place(&self, terms: &RetryBudget, now: Moment) -> usize {
         let number = number(terms, now);
         let found = self.number.load(Relaxed);
+        let (before, repeated) = (found >> 1, found & REPEATED);
         // A thread may be a little behind another one. Far behind: the window has another length.
-        let turns = number > found || number + (SLOTS as u64) < found;
-        if turns && self.number.compare_exchange(found, number, Relaxed, Relaxed).is_ok() {
-            let gone = number.checked_sub(found).unwrap_or(u64::MAX).min(SLOTS as u64);
-            for left in number + 1 - gone..=number {
-                self.requests[slot(left)].store(0, Relaxed);
-                self.repeats[slot(left)].store(0, Relaxed);
+        if number > before || number + (SLOTS as u64) < before {
+            let gone = number.checked_sub(before).unwrap_or(u64::MAX).min(SLOTS as u64);
+            let kept = if gone < SLOTS as u64 { repeated } else { 0 };
+            let next = number << 1 | kept;
+            if self.number.compare_exchange(found, next, Relaxed, Relaxed).is_ok() {
+                for left in (number + 1 - gone..=number).map(slot) {
+                    self.requests[left].store(0, Relaxed);
+                    // Mostly there were none, and with very many rules no cache holds them.
+                    if repeated != 0 {
+                        self.repeats[left].store(0, Relaxed);
+                    }
+                }
             }
         }
         slot(number)
@@ -100,6 +111,8 @@ fn number(terms: &RetryBudget, now: Moment) -> u64 {
 
 /// Parts of a window: what leaves it leaves in tenths.
 const SLOTS: usize = 10;
+/// In a budget's number: there may be repeats in the window.
+const REPEATED: u64 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +148,20 @@ mod tests {
         assert_eq!(spend_all(&budget, &TERMS, at(9_999)), 210);
         assert_eq!(spend_all(&budget, &TERMS, at(14_000)), 0, "half a window later");
         assert_eq!(spend_all(&budget, &TERMS, at(30_000)), 10, "all of it is forgotten");
+    }
+
+    #[test]
+    fn what_was_spent_is_forgotten_tenth_by_tenth_and_at_once() {
+        let budget = Budget::default();
+        assert!(budget.spend(&TERMS, at(500)));
+        assert!(budget.spend(&TERMS, at(9_500)));
+        assert!(budget.spend(&TERMS, at(9_600)));
+        assert_eq!(budget.remaining(&TERMS, at(10_400)), Some(0.8), "the first one has left");
+        assert_eq!(budget.remaining(&TERMS, at(18_999)), Some(0.8));
+        assert_eq!(budget.remaining(&TERMS, at(19_000)), None, "so have the others");
+        assert!(budget.spend(&TERMS, at(19_500)));
+        assert_eq!(budget.remaining(&TERMS, at(90_000)), None, "a pause is longer than a window");
+        assert_eq!(spend_all(&budget, &TERMS, at(90_001)), 10);
     }
 
     #[test]
