@@ -289,8 +289,9 @@ fn append(path: &Path) -> io::Result<File> {
 
 /// From the first line on a page to the moment it is written.
 const ROUND: Duration = Duration::from_millis(50);
-/// Bytes on a page that are worth a write of their own.
-const PAGE_FULL: usize = 256 << 10;
+/// Bytes on a page that call for the writer before its round ends; hardly any traffic has so many.
+/// To wake it costs as much as a hundred lines.
+const PAGE_FULL: usize = 1 << 20;
 /// Bytes on a page that takes no more: some 6,000 lines, of a tenth of a second at the least.
 const PAGE_MOST: usize = 2 << 20;
 /// Bytes beyond which hardly a line goes; one that does, at the end of a full page, moves the page.
