@@ -139,16 +139,10 @@ pub(crate) struct Filters<'r> {
 }
 
 impl<'r> Filters<'r> {
-    /// Of a rule; no kind stands twice.
+    /// Of a rule.
     pub(crate) fn of(route: &'r RunningRoute) -> Filters<'r> {
-        if route.payload.terms.filtered { Filters::said(route) } else { Filters::default() }
-    }
-
-    /// Apart, lest a request to a rule without any read where the rule is, just in case.
-    #[cold]
-    fn said(route: &'r RunningRoute) -> Filters<'r> {
         let mut filters = Filters::default();
-        for filter in &route.rule.filters {
+        for filter in &route.payload.terms.filters {
             match filter {
                 Filter::RequestHeaders(edits) => filters.request = Some(edits),
                 Filter::ResponseHeaders(edits) => filters.response = Some(edits),

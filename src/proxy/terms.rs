@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::rule::{Balance, Limits, Outlier, Retry, Rule, Timeouts};
+use crate::model::rule::{Balance, Filter, Limits, Outlier, Retry, Rule, Timeouts};
 
 /// How a rule wants its requests handled.
 #[derive(Debug, PartialEq)]
@@ -16,8 +16,8 @@ pub(crate) struct Terms {
     pub(crate) retry: Retry,
     pub(crate) outlier: Outlier,
     pub(crate) limits: Limits,
-    /// Whether the rule has filters.
-    pub(crate) filtered: bool,
+    /// In the rule's order; no kind stands twice.
+    pub(crate) filters: Vec<Filter>,
 }
 
 /// The terms of the rules seen last.
@@ -33,7 +33,7 @@ impl Terms {
             retry: rule.retry.clone(),
             outlier: rule.health.outlier.clone(),
             limits: rule.limits.clone(),
-            filtered: !rule.filters.is_empty(),
+            filters: rule.filters.clone(),
         }
     }
 }

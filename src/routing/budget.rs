@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::model::moment::Moment;
 use crate::model::rule::RetryBudget;
 
-/// What one rule's traffic has earned and spent lately. What requests write that are not repeated is
-/// first, and together.
+/// What one rule's traffic has earned and spent lately. What requests write that are not repeated
+/// is first, and together.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Budget {
