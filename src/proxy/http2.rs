@@ -26,15 +26,17 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::body::{BodyError, ProxyBody};
 use super::connection::{Asks, REQUEST_HEAD_BYTES};
+use super::rewound::Rewound;
 
 /// Serves streams until `leaving` says so and they have ended; it says false to end at once.
 pub(super) async fn serve<T>(
-    stream: T,
+    mut stream: Rewound<T>,
     asking: Asks,
     mut leaving: Pin<&mut impl Future<Output = bool>>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    stream.looks_into_blocks();
     let bounds = asking.worker.bounds;
     let streams = Rc::new(Streams::new(bounds.stalled, asking.client.activity.clone()));
     let requests = service_fn(|request| streams.open(asking.answer(request)));

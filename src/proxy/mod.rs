@@ -18,6 +18,7 @@ mod checks;
 mod connection;
 pub(crate) mod control_port;
 pub(crate) mod dial;
+mod field_blocks;
 mod first_line;
 mod forward;
 

@@ -1,5 +1,6 @@
 //! A connection as HTTP sees it: what was read of it too early comes first, again; a client that
-//! takes nothing in is noticed, and in HTTP/1.1 one whose request target does not end.
+//! takes nothing in is noticed, and so is what the parser behind this would take otherwise than it
+//! should.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 use super::connection::REQUEST_HEAD_BYTES;
+use super::field_blocks::FieldBlocks;
 use super::first_line::FirstLine;
 
 /// A connection with its first bytes put back.
@@ -20,14 +22,22 @@ pub(super) struct Rewound<T> {
     early: Bytes,
     inner: T,
     activity: Rc<Activity>,
+    looks: Looks,
+}
+
+/// What is looked for in what is read.
+enum Looks {
+    Nowhere,
     /// While heads are read as HTTP/1.1 has them.
-    first_line: Option<FirstLine>,
+    AtLines(FirstLine),
+    /// While they are read as HTTP/2 has them.
+    IntoBlocks(Box<FieldBlocks>),
 }
 
 impl<T> Rewound<T> {
     /// Nothing was read of it yet.
     pub(super) fn new(inner: T, activity: Rc<Activity>) -> Rewound<T> {
-        Rewound { early: Bytes::new(), inner, activity, first_line: None }
+        Rewound { early: Bytes::new(), inner, activity, looks: Looks::Nowhere }
     }
 
     /// These bytes were read of it too early.
@@ -41,7 +51,12 @@ impl<T> Rewound<T> {
 
     /// Whether lines are looked for in what is read: it is HTTP/1.1, or something else.
     pub(super) fn looks_for_lines(&mut self, looks: bool) {
-        self.first_line = looks.then(FirstLine::default);
+        self.looks = if looks { Looks::AtLines(FirstLine::default()) } else { Looks::Nowhere };
+    }
+
+    /// From here on it is HTTP/2, from its first byte on.
+    pub(super) fn looks_into_blocks(&mut self) {
+        self.looks = Looks::IntoBlocks(Box::new(FieldBlocks::new()));
     }
 
     fn tell<R>(&self, done: Poll<R>) -> Poll<R> {
@@ -82,11 +97,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
             buffer.put_slice(&self.early[..some]);
             self.early.advance(some);
         }
-        let Rewound { first_line, activity, .. } = &mut *self;
-        if let (Some(first_line), Some(next)) = (first_line, activity.expects()) {
-            first_line.take_in(next, &buffer.filled()[before..], REQUEST_HEAD_BYTES as usize)?;
-        }
-        Poll::Ready(Ok(()))
+        let Rewound { looks, activity, .. } = &mut *self;
+        let read = &mut buffer.filled_mut()[before..];
+        Poll::Ready(match (looks, activity.expects()) {
+            (Looks::AtLines(line), Some(next)) => {
+                line.take_in(next, read, REQUEST_HEAD_BYTES as usize)
+            }
+            (Looks::IntoBlocks(blocks), _) => blocks.take_in(read),
+            _ => Ok(()),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies and trailers over HTTP/2, whole and not.
 
-use super::{RECORD, begun, get, head, is_refused, request, served, statuses};
+use super::{begun, get, head, is_refused, request, served, statuses};
 use crate::wire::case::{Case, Play, Step, Verdict, must};
 use crate::wire::frames::{DATA, END_STREAM, RESET, frame, read};
 use crate::wire::seen::{Seen, demand, same};
@@ -101,7 +101,6 @@ fn trailers() -> Vec<Case> {
             demand(!trailers.has("host") && !trailers.has("authorization"), || "kept".into())
         }),
         with("h2-trailers-with-a-pseudo-field", "RFC 9113 8.1", END_STREAM, &[(":path", "/x")])
-            .departs(RECORD)
             .check(is_not_whole),
         with("h2-trailers-without-end", "RFC 9113 8.1", 0, &plain).check(is_not_whole),
     ]

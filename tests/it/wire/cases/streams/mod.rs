@@ -102,6 +102,3 @@ const METHOD: (&str, &str) = (":method", "GET");
 const SCHEME: (&str, &str) = (":scheme", "http");
 const PATH: (&str, &str) = (":path", "/");
 const HOST: (&str, &str) = (":authority", "a");
-
-/// What the parser decides before the proxy is asked.
-const RECORD: &str = "docs/decisions/0007-what-the-parser-decides.md";
