@@ -353,10 +353,11 @@ const END: [u32; 30] = {
 
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
     use rand::rngs::SmallRng;
-    use rand::{RngExt, SeedableRng};
 
     use super::*;
+    use crate::telemetry::chance::seeded;
 
     const END_STREAM: u8 = 1;
     const END_HEADERS: u8 = 4;
@@ -539,13 +540,11 @@ mod tests {
             assert_eq!(seen(&frames).unwrap(), frames);
         }
     }
+
     /// Again with one seed: `SEED=... cargo test whatever_comes`.
     #[test]
     fn whatever_comes_only_marks_of_fragments_change() {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| rand::rng().random());
-        println!("SEED={seed}");
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = seeded();
         let likely = b"#/:\x82\x84\x44\x04\x40\x00\xff\x8f\x3f\x0f\x01\x85\xbe";
         let mut changed = 0;
         for _ in 0..5_000 {

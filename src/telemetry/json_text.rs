@@ -124,10 +124,10 @@ fn escape(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use rand::rngs::SmallRng;
-    use rand::{RngExt, SeedableRng};
+    use rand::RngExt;
 
     use super::*;
+    use crate::telemetry::chance::seeded;
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -153,10 +153,7 @@ mod tests {
     /// Again with one seed: `SEED=... cargo test texts_of_all_kinds`.
     #[test]
     fn texts_of_all_kinds_are_written_as_serde_json_does() {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| rand::rng().random());
-        println!("SEED={seed}");
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = seeded();
         for _ in 0..20_000 {
             let most = if rng.random() { 0x100 } else { 0x80 };
             let length = rng.random_range(0..40);

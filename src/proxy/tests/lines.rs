@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{Method, Response, StatusCode, Uri, Version};
+use rand::RngExt;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -17,6 +17,7 @@ use crate::proxy::access::{Entry, Known, cut};
 use crate::proxy::body::ProxyBody;
 use crate::proxy::forward::Client;
 use crate::telemetry::access_log::{AccessLog, Pen};
+use crate::telemetry::chance::seeded;
 use crate::telemetry::clock::Clock;
 
 /// A line as serde_json writes it: its fields, in their order.
@@ -176,10 +177,7 @@ fn say(random: &mut Random, pen: &Rc<Pen>, time: &RawValue) -> String {
 /// Again with one seed: `SEED=... cargo test lines_of_all_kinds`.
 #[test]
 fn lines_of_all_kinds_are_those_of_serde_json() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::rng().random());
-    println!("SEED={seed}");
-    let mut random = Random(SmallRng::seed_from_u64(seed));
+    let mut random = Random(seeded());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let log = AccessLog::open(&path).unwrap();
