@@ -1,45 +1,43 @@
-//! The line that the access log says of a request: begun when it is decided what becomes of it,
-//! said when its last holder ends.
+//! The line that the access log says of a request.
 //!
-//! Whoever works on a request holds the same entry: the answer's body until its last byte is gone,
-//! a tunnel until it closes. What is known early is written out at once, so that a request under
-//! way holds some 400 bytes for its line and nothing of its head.
+//! While a request waits for its target, nothing is written: what it asked for stands in its head.
+//! The line is begun when the answer's head is there, and goes with the answer, whose end says it:
+//! when a body's last byte is gone, when a tunnel closes. A request under way then holds some 400
+//! bytes for its line and nothing of its head.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
-use http::{Method, Response, Uri, Version};
+use http::header::{HOST, HeaderValue};
+use http::{Method, Response, StatusCode, Uri, Version, request};
 
 use super::body::ProxyBody;
-use super::forward::Client;
+use super::forward::{Asking, Client};
+use super::headers::REQUEST_ID;
+use super::running::RunningRoute;
+use super::underway::Underway;
 use crate::model::ids::{self, RuleId};
 use crate::model::moment::Moment;
 use crate::telemetry::access_log::Pen;
 use crate::telemetry::json_text;
 
-/// One request's line.
-pub(super) struct Entry {
+/// A line that lacks how the answer ended; its own end is taken for that.
+pub(super) struct Line {
     pen: Rc<Pen>,
-    /// The line up to the target tried last.
-    text: RefCell<Vec<u8>>,
-    /// Where the target stands. Invariant: at most `text.len()`.
-    target_at: usize,
-    attempts: Cell<u32>,
-    /// 0: the request ended before there was an answer.
-    status: Cell<u16>,
+    /// The line up to the bytes.
+    text: Vec<u8>,
     /// Bytes of the answer's body that were passed on.
-    pub(super) bytes: Cell<u64>,
-    /// Until the head of the answer, without the waiting for targets.
-    pub(super) overhead: Cell<Option<Duration>>,
+    pub(super) bytes: u64,
     /// Until the last byte of the answer was passed on.
-    pub(super) took: Cell<Duration>,
-    /// Whether a body that was begun came to its end.
-    pub(super) complete: Cell<bool>,
+    pub(super) took: Duration,
+    /// Until the head of the answer, without the waiting for targets.
+    overhead: Option<Duration>,
+    /// Whether there was an answer, and a body that was begun came to its end.
+    pub(super) complete: bool,
 }
 
-/// What is known of a request once it is decided what becomes of it.
+/// What a request asked for, who was asked, and what came of it.
 pub(super) struct Known<'a> {
     pub(super) begun: Moment,
     pub(super) client: &'a Client,
@@ -47,21 +45,137 @@ pub(super) struct Known<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     pub(super) host: Option<&'a HeaderValue>,
-    /// None: no rule takes it.
-    pub(super) rule: Option<(&'a RuleId, Option<ids::Version>)>,
     /// What the client sent.
     pub(super) request_id: Option<&'a HeaderValue>,
     /// What it was given otherwise.
     pub(super) made_id: Option<&'a HeaderValue>,
+    /// None: no rule takes it.
+    pub(super) rule: Option<(&'a RuleId, Option<ids::Version>)>,
+    /// The last that was tried, in quotes.
+    pub(super) target: Option<&'a str>,
+    pub(super) attempts: u32,
+    /// 0: the request ended before there was an answer.
+    pub(super) status: u16,
+    pub(super) overhead: Option<Duration>,
 }
 
-impl Entry {
+/// A request that goes to targets. Where the log has heard of no answer when this ends, there was
+/// none.
+pub(super) struct Exchange<'a> {
+    pub(super) asking: &'a Asking,
+    pub(super) route: &'a RunningRoute,
+    /// As the client sent it.
+    method: &'a Method,
+    at: Moment,
+    /// None: there is no log, or its line is begun.
+    pen: Cell<Option<&'a Rc<Pen>>>,
+    attempts: Cell<u32>,
+    /// Which of the rule's targets was tried last.
+    tried: Cell<usize>,
+    /// Until the head of the answer, without the waiting for targets.
+    pub(super) overhead: Cell<Option<Duration>>,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn begin(
+        pen: Option<&'a Rc<Pen>>,
+        at: Moment,
+        method: &'a Method,
+        asking: &'a Asking,
+        route: &'a RunningRoute,
+    ) -> Exchange<'a> {
+        let pen = Cell::new(pen);
+        let (attempts, tried, overhead) = Default::default();
+        Exchange { asking, route, method, at, pen, attempts, tried, overhead }
+    }
+
+    /// A target of the rule is tried, the first or the next.
+    pub(super) fn tries(&self, target: usize) {
+        self.attempts.set(self.attempts.get() + 1);
+        self.tried.set(target);
+    }
+
+    /// The answer has this status, and its body, or what it opens, is what is under way.
+    pub(super) fn answered(&self, status: StatusCode, underway: &mut Underway) {
+        underway.line = self.line(status.as_u16()).map(Box::new);
+    }
+
+    /// There is no answer but this.
+    pub(super) fn failed(&self, response: &Response<ProxyBody>) {
+        if let Some(mut line) = self.line(response.status().as_u16()) {
+            line.bytes = length(response);
+            line.took = self.asking.begun.elapsed();
+        }
+    }
+
+    fn line(&self, status: u16) -> Option<Line> {
+        let pen = self.pen.take()?;
+        let Asking { parts, noted, onward, client, request_id: made_id, .. } = self.asking;
+        let tried = self.route.payload.upstreams.get(self.tried.get());
+        let attempts = self.attempts.get();
+        let known = Known {
+            begun: self.at,
+            client,
+            version: parts.version,
+            method: self.method,
+            uri: &parts.uri,
+            host: onward.received_host.as_ref(),
+            request_id: if noted.request_id { parts.headers.get(REQUEST_ID) } else { None },
+            made_id: made_id.as_ref(),
+            rule: Some((&self.route.id, self.route.payload.version)),
+            target: tried.filter(|_| attempts > 0).map(|tried| &*tried.known.quoted),
+            attempts,
+            status,
+            overhead: self.overhead.get(),
+        };
+        Some(Line::begin(pen, &known))
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if let Some(mut line) = self.line(0) {
+            line.took = self.asking.begun.elapsed();
+        }
+    }
+}
+
+impl Line {
+    /// Of a request that is answered without a target.
+    pub(super) fn of_own(
+        pen: &Rc<Pen>,
+        underway: &Underway,
+        method: &Method,
+        parts: &request::Parts,
+        route: Option<&RunningRoute>,
+        response: &Response<ProxyBody>,
+    ) -> Line {
+        let known = Known {
+            begun: underway.at,
+            client: &underway.client,
+            version: parts.version,
+            method,
+            uri: &parts.uri,
+            host: parts.headers.get(HOST),
+            request_id: parts.headers.get(REQUEST_ID),
+            made_id: None,
+            rule: route.map(|route| (&route.id, route.payload.version)),
+            target: None,
+            attempts: 0,
+            status: response.status().as_u16(),
+            overhead: None,
+        };
+        let mut line = Line::begin(pen, &known);
+        line.bytes = length(response);
+        line
+    }
+
     /// Without the query, which may hold secrets.
-    pub(super) fn begin(pen: &Rc<Pen>, known: &Known<'_>) -> Rc<Entry> {
+    pub(super) fn begin(pen: &Rc<Pen>, known: &Known<'_>) -> Line {
         let mut text = pen.sheet();
-        text.extend_from_slice(b"{\"time\":\"");
-        pen.time(known.begun, &mut text);
-        text.extend_from_slice(b"\",\"client\":\"");
+        let mut begin = *b"{\"time\":\"2000-01-01T00:00:00.000Z\",\"client\":\"";
+        begin[9..33].copy_from_slice(&pen.time(known.begun));
+        text.extend_from_slice(&begin);
         // An address never has anything to escape.
         text.extend_from_slice(known.client.text().as_bytes());
         text.extend_from_slice(match known.version {
@@ -93,59 +207,48 @@ impl Entry {
             (None, None) => text.extend_from_slice(b"\",\"request_id\":null"),
         }
         write_rule(known.rule, &mut text);
-        Rc::new(Entry {
+        match known.target {
+            // Neither a name nor an address has anything to escape.
+            Some(quoted) => text.extend_from_slice(quoted.as_bytes()),
+            None => text.extend_from_slice(b"null"),
+        }
+        counts(known.attempts, known.status, &mut text);
+        Line {
             pen: pen.clone(),
-            target_at: text.len(),
-            text: RefCell::new(text),
-            attempts: Cell::default(),
-            status: Cell::default(),
-            bytes: Cell::default(),
-            overhead: Cell::default(),
-            took: Cell::default(),
-            complete: Cell::new(true),
-        })
-    }
-
-    /// A target is tried, the first or the next.
-    pub(super) fn tries(&self, target: &str) {
-        self.attempts.set(self.attempts.get() + 1);
-        let text = &mut *self.text.borrow_mut();
-        text.truncate(self.target_at);
-        text.push(b'"');
-        // Neither a name nor an address has anything to escape.
-        text.extend_from_slice(target.as_bytes());
-        text.push(b'"');
-    }
-
-    /// The head of the answer is there.
-    pub(super) fn answered(&self, response: &Response<ProxyBody>) {
-        self.status.set(response.status().as_u16());
-        if let ProxyBody::Full(Some(bytes)) = response.body() {
-            self.bytes.set(bytes.len() as u64);
+            text,
+            bytes: 0,
+            took: Duration::ZERO,
+            overhead: known.overhead,
+            complete: known.status != 0,
         }
     }
 }
 
-impl Drop for Entry {
+impl Drop for Line {
     fn drop(&mut self) {
-        let mut line = self.text.take();
-        if self.attempts.get() == 0 {
-            line.extend_from_slice(b"null");
-        }
-        counts(self.attempts.get(), self.status.get(), &mut line);
-        json_text::number(self.bytes.get(), &mut line);
-        line.extend_from_slice(b",\"duration_ms\":");
-        json_text::millis(self.took.get(), &mut line);
-        line.extend_from_slice(b",\"overhead_ms\":");
-        match self.overhead.get() {
-            Some(overhead) => json_text::millis(overhead, &mut line),
-            None => line.extend_from_slice(b"null"),
-        }
-        line.extend_from_slice(match self.status.get() != 0 && self.complete.get() {
-            true => b",\"complete\":true}\n".as_slice(),
-            false => b",\"complete\":false}\n",
+        let text = std::mem::take(&mut self.text);
+        self.pen.say(text, |text| {
+            json_text::number(self.bytes, text);
+            text.extend_from_slice(b",\"duration_ms\":");
+            json_text::millis(self.took, text);
+            text.extend_from_slice(b",\"overhead_ms\":");
+            match self.overhead {
+                Some(overhead) => json_text::millis(overhead, text),
+                None => text.extend_from_slice(b"null"),
+            }
+            text.extend_from_slice(match self.complete {
+                true => b",\"complete\":true}\n".as_slice(),
+                false => b",\"complete\":false}\n",
+            });
         });
-        self.pen.say(line);
+    }
+}
+
+/// Of a body that is whole from the beginning.
+fn length(response: &Response<ProxyBody>) -> u64 {
+    match response.body() {
+        ProxyBody::Full(Some(bytes)) => bytes.len() as u64,
+        _ => 0,
     }
 }
 

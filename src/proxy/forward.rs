@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{ACCEPT, ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, MAX_FORWARDS};
+use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::access::{Entry, Known};
+use super::access::{Exchange, Line};
 use super::activity::Activity;
 use super::alarm::Drawer;
 use super::attempt::{Answered, Trying};
@@ -29,7 +29,7 @@ use super::authority::{self, Authority};
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
 use super::grpc;
-use super::headers::{self, REQUEST_ID};
+use super::headers;
 use super::listener::Bounds;
 use super::noted::Noted;
 use super::pool::Pool;
@@ -175,52 +175,36 @@ impl Worker {
         let grpc = grpc::is_spoken(&parts);
         let tunnel = Wanted::by(&mut parts, noted, &body);
         let decided = self.decide(&client, &parts, noted);
-        let request_id = match &decided {
-            Ok(Decided::Onward(..)) => self.request_id(noted),
-            _ => None,
+        let log = self.access_log.as_ref();
+        let mut own = |route: Option<Arc<RunningRoute>>, answered| {
+            let (failure, response) = self.outcome(answered, accept.as_ref());
+            let line =
+                |pen| Line::of_own(pen, &underway, &method, &parts, route.as_deref(), &response);
+            underway.line = log.map(line).map(Box::new);
+            (route, failure, response)
         };
-        let made = request_id.as_ref();
-        let entry = self.entry(&underway, &parts, &method, &decided, made);
-        underway.entry.clone_from(&entry);
-        let (route, answered) = match decided {
-            Ok(Decided::Answered(route, response)) => (route, Ok(response)),
+        let (route, failure, mut response) = match decided {
             Ok(Decided::Onward(route, onward)) => {
                 let until = route.payload.terms.timeouts.total.map(|total| begun + total);
                 let key = hash_key(&route.payload.terms.balance, &parts.headers, &client);
+                let (request_id, at) = (self.request_id(noted), underway.at);
                 let asking =
                     Asking { parts, noted, onward, client, request_id, begun, until, tunnel, key };
-                let answered = self.forward(&asking, &route, body, underway).await;
-                (Some(route), answered)
+                let exchange = Exchange::begin(log, at, &method, &asking, &route);
+                let answered = self.forward(&route, &exchange, body, underway).await;
+                let (failure, response) = self.outcome(answered, accept.as_ref());
+                if failure.is_some() {
+                    exchange.failed(&response);
+                }
+                drop(exchange);
+                (Some(route), failure, response)
             }
-            Err(failure) => (None, Err(failure)),
+            Ok(Decided::Answered(route, response)) => own(route, Ok(response)),
+            Err(failure) => own(None, Err(failure)),
         };
-        let failure = answered.as_ref().err().copied();
-        let mut response = answered.unwrap_or_else(|failure| {
-            if failure == Failure::Internal {
-                tracing::error!("a request failed inside the proxy");
-            }
-            reply::failed(failure, &self.node, accept.as_ref())
-        });
         let status = response.status();
-        if let Some(entry) = entry {
-            entry.answered(&response);
-        }
-        let rule = route.as_ref().map(|route| &route.payload);
-        let counters = rule.map_or(&self.metrics.unrouted, |running| &running.lasting.counters);
-        counters.request(version == Version::HTTP_2, method.as_str(), status.as_u16());
-        self.metrics.answered.fetch_add(1, Relaxed);
-        tracing::debug!(
-            rule = route.as_ref().map(|route| route.id.as_str()),
-            version = rule.and_then(|running| running.version).map(|version| version.get()),
-            method = method.as_str(),
-            status = status.as_u16(),
-            "answered"
-        );
-        let closes = version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS;
-        let shed = failure == Some(Failure::Overloaded);
-        // Where such a request ends is not certain either (RFC 9112, section 6.3).
-        let doubtful = matches!(failure, Some(Failure::BadRequest(_)));
-        if closes && (shed || doubtful || self.draining.get() || self.is_crowded()) {
+        self.count(route.as_deref(), version, &method, status);
+        if version < Version::HTTP_2 && self.closes_after(status, failure) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(failure) = failure.filter(|_| grpc) {
@@ -229,33 +213,50 @@ impl Worker {
         response
     }
 
-    /// The line of the access log for a request; none without a log.
-    fn entry(
+    /// What the client gets, and why where that is of our own making.
+    fn outcome(
         &self,
-        underway: &Underway,
-        parts: &request::Parts,
+        answered: Result<Response<ProxyBody>, Failure>,
+        accept: Option<&HeaderValue>,
+    ) -> (Option<Failure>, Response<ProxyBody>) {
+        match answered {
+            Ok(response) => (None, response),
+            Err(failure) => {
+                if failure == Failure::Internal {
+                    tracing::error!("a request failed inside the proxy");
+                }
+                (Some(failure), reply::failed(failure, &self.node, accept))
+            }
+        }
+    }
+
+    fn count(
+        &self,
+        route: Option<&RunningRoute>,
+        version: Version,
         method: &Method,
-        decided: &Result<Decided, Failure>,
-        made_id: Option<&HeaderValue>,
-    ) -> Option<Rc<Entry>> {
-        let pen = self.access_log.as_ref()?;
-        let (route, host) = match decided {
-            Ok(Decided::Onward(route, onward)) => (Some(route), onward.received_host.as_ref()),
-            Ok(Decided::Answered(route, _)) => (route.as_ref(), None),
-            Err(_) => (None, None),
-        };
-        let known = Known {
-            begun: underway.at,
-            client: &underway.client,
-            version: parts.version,
-            method,
-            uri: &parts.uri,
-            host: host.or_else(|| parts.headers.get(HOST)),
-            rule: route.map(|route| (&route.id, route.payload.version)),
-            request_id: if made_id.is_none() { parts.headers.get(REQUEST_ID) } else { None },
-            made_id,
-        };
-        Some(Entry::begin(pen, &known))
+        status: StatusCode,
+    ) {
+        let rule = route.map(|route| &route.payload);
+        let counters = rule.map_or(&self.metrics.unrouted, |running| &running.lasting.counters);
+        counters.request(version == Version::HTTP_2, method.as_str(), status.as_u16());
+        self.metrics.answered.fetch_add(1, Relaxed);
+        tracing::debug!(
+            rule = route.map(|route| route.id.as_str()),
+            version = rule.and_then(|running| running.version).map(|version| version.get()),
+            method = method.as_str(),
+            status = status.as_u16(),
+            "answered"
+        );
+    }
+
+    /// Whether a connection that carries one request after the other ends with this answer.
+    fn closes_after(&self, status: StatusCode, failure: Option<Failure>) -> bool {
+        let shed = failure == Some(Failure::Overloaded);
+        // Where such a request ends is not certain either (RFC 9112, section 6.3).
+        let doubtful = matches!(failure, Some(Failure::BadRequest(_)));
+        status != StatusCode::SWITCHING_PROTOCOLS
+            && (shed || doubtful || self.draining.get() || self.is_crowded())
     }
 
     /// Whether places for connections run short: those who wait for another request make room.
@@ -342,11 +343,12 @@ impl Worker {
 
     async fn forward(
         self: &Rc<Self>,
-        asking: &Asking,
         route: &Arc<RunningRoute>,
+        exchange: &Exchange<'_>,
         body: Incoming,
         mut underway: Underway,
     ) -> Result<Response<ProxyBody>, Failure> {
+        let asking = exchange.asking;
         let progress = Progress::new(self.clock, asking.begun);
         underway.enter(route)?;
         let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
@@ -359,7 +361,7 @@ impl Worker {
         let mut last = Failure::NoTarget;
         let mut next = self.pick(route, asking.key, &[], now);
         while let (Some(index), Some(sending)) = (next, body.take()) {
-            underway.tries(&route.payload.upstreams[index].known);
+            exchange.tries(index);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
             repeats.tries(index);
             match trying.send(asking, sending, &progress, &mut waited).await {
@@ -374,8 +376,8 @@ impl Worker {
                     if next.is_none() {
                         let overhead = asking.begun.elapsed().saturating_sub(waited);
                         self.metrics.overhead.observe(overhead);
-                        underway.took(overhead);
-                        return answer(answered, trying, asking, route, underway);
+                        exchange.overhead.set(Some(overhead));
+                        return answer(answered, trying, exchange, underway);
                     }
                     repeats::discard(answered);
                     body = Some(RequestBody::empty(&progress));
@@ -453,14 +455,14 @@ impl Worker {
 fn answer(
     answered: Answered,
     mut trying: Trying,
-    asking: &Asking,
-    route: &RunningRoute,
-    underway: Underway,
+    exchange: &Exchange<'_>,
+    mut underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
+    let Exchange { asking, route, .. } = *exchange;
     let Answered { response, mut lease, at } = answered;
     let (mut parts, noted) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::switch((parts, noted), lease, trying, at, asking, route, underway);
+        return tunnel::switch((parts, noted), lease, trying, at, exchange, underway);
     }
     let framing = headers::framing(parts.status, &parts.headers, noted);
     // A success would open the stream to a client that asked for a tunnel over it.
@@ -479,6 +481,7 @@ fn answer(
     Filters::of(route).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.target());
     let patience = Patience { idle: route.payload.terms.timeouts.idle, until: asking.until };
+    exchange.answered(parts.status, &mut underway);
     let body = ResponseBody::new(patience, lease, open, underway);
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
 }

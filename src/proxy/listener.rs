@@ -193,6 +193,9 @@ fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::
     let worker = worker(config, connections.clone());
     local.block_on(&runtime, async {
         tokio::task::spawn_local(worker.pool.clone().keep());
+        if let Some(pen) = worker.access_log.clone() {
+            tokio::task::spawn_local(pen.keep());
+        }
         let mut accepting = Vec::new();
         for socket in sockets {
             let Ok(listener) = TcpListener::from_std(socket) else { continue };

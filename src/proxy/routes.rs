@@ -139,11 +139,11 @@ impl RoutesState {
             return known;
         }
         let address = Arc::new(target.address.clone());
-        let shown = address.to_string().into_boxed_str();
+        let text = address.to_string();
         let known = Arc::new(Known {
             endpoint: Endpoint::new(address.clone(), None),
-            identity: hash::identity(shown.as_bytes()),
-            shown,
+            identity: hash::identity(text.as_bytes()),
+            quoted: format!("\"{text}\"").into_boxed_str(),
             cell: TargetCell::new(target.latency_hint),
         });
         self.targets.insert(address, Arc::downgrade(&known));

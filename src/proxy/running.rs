@@ -61,8 +61,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Known {
     /// The address with what else a connection to it depends on.
     pub(crate) endpoint: Endpoint,
-    /// The address as the access log shows it.
-    pub(super) shown: Box<str>,
+    /// The address as the access log shows it, quotes included.
+    pub(super) quoted: Box<str>,
     pub(super) identity: u64,
     pub(crate) cell: TargetCell,
 }

@@ -26,15 +26,15 @@ use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
+use super::access::Exchange;
 use super::attempt::Trying;
 use super::body::{OpenBody, Patience, ProxyBody};
-use super::forward::Asking;
 use super::headers::{self, Framing};
 use super::http1_target::connection::Stream;
 use super::noted::Noted;
 use super::pool::Lease;
 use super::reply::Failure;
-use super::running::{Filters, RunningRoute};
+use super::running::Filters;
 use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::routing::cell::Outcome;
@@ -152,10 +152,10 @@ pub(super) fn switch(
     lease: Lease,
     mut trying: Trying,
     at: Moment,
-    asking: &Asking,
-    route: &RunningRoute,
-    underway: Underway,
+    exchange: &Exchange<'_>,
+    mut underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
+    let Exchange { asking, route, .. } = *exchange;
     let agreed = asking.tunnel.is_agreed(&asking.parts.headers, &parts);
     let Some(target) = lease.into_stream().filter(|_| agreed) else {
         trying.fail(Failure::BadResponse);
@@ -166,10 +166,13 @@ pub(super) fn switch(
     Filters::of(route).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.target());
     let patience = Patience { idle: route.payload.terms.timeouts.idle, until: asking.until };
-    let tunnel = Tunnel::new(target, patience, open, underway);
-    if let Wanted::OverStream(client) = &asking.tunnel {
+    if asking.tunnel.is_stream() {
         parts.status = StatusCode::OK;
         parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
+    }
+    exchange.answered(parts.status, &mut underway);
+    let tunnel = Tunnel::new(target, patience, open, underway);
+    if let Wanted::OverStream(client) = &asking.tunnel {
         let client = client.clone();
         tokio::task::spawn_local(async move {
             // A client that has left meanwhile needs no tunnel.

@@ -4,14 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::access::Entry;
+use super::access::Line;
 use super::forward::{Client, Worker};
 use super::reply::Failure;
-use super::running::{Known, RunningRoute};
+use super::running::RunningRoute;
 use crate::model::moment::Moment;
 
 /// Counts a request until its last byte is gone, however that comes about.
@@ -21,8 +20,8 @@ pub(crate) struct Underway {
     pub(super) begun: Instant,
     /// The same as a moment.
     pub(super) at: Moment,
-    /// What the access log shall say; none without one.
-    pub(super) entry: Option<Rc<Entry>>,
+    /// What the access log shall say at the end; none before there is an answer, or without a log.
+    pub(super) line: Option<Box<Line>>,
     /// The rule that limits how many of these there may be.
     limited: Option<Arc<RunningRoute>>,
 }
@@ -34,7 +33,7 @@ impl Underway {
         client.activity.begins(bodiless);
         let begun = Instant::now();
         let at = worker.clock.at(begun.into_std());
-        Underway { worker, client, begun, at, entry: None, limited: None }
+        Underway { worker, client, begun, at, line: None, limited: None }
     }
 
     /// Counts it among the rule's, too, where that has a limit.
@@ -45,31 +44,17 @@ impl Underway {
         if before < most { Ok(()) } else { Err(Failure::RuleFull) }
     }
 
-    /// A target is tried, the first or the next.
-    pub(super) fn tries(&self, target: &Known) {
-        if let Some(entry) = &self.entry {
-            entry.tries(&target.shown);
-        }
-    }
-
-    /// The answer's head is there after this time that no target is to blame for.
-    pub(super) fn took(&self, overhead: Duration) {
-        if let Some(entry) = &self.entry {
-            entry.overhead.set(Some(overhead));
-        }
-    }
-
     /// Bytes of a body were passed on.
-    pub(super) fn passed_on(&self, bytes: usize) {
-        if let Some(entry) = &self.entry {
-            entry.bytes.set(entry.bytes.get() + bytes as u64);
+    pub(super) fn passed_on(&mut self, bytes: usize) {
+        if let Some(line) = &mut self.line {
+            line.bytes += bytes as u64;
         }
     }
 
     /// A body has begun, or come to its end.
-    pub(super) fn complete(&self, complete: bool) {
-        if let Some(entry) = &self.entry {
-            entry.complete.set(complete);
+    pub(super) fn complete(&mut self, complete: bool) {
+        if let Some(line) = &mut self.line {
+            line.complete = complete;
         }
     }
 }
@@ -84,8 +69,8 @@ impl Drop for Underway {
         self.client.activity.ends(now);
         let took = now - self.begun;
         self.worker.metrics.duration.observe(took);
-        if let Some(entry) = &self.entry {
-            entry.took.set(took);
+        if let Some(line) = &mut self.line {
+            line.took = took;
         }
     }
 }

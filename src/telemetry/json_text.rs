@@ -50,14 +50,12 @@ fn in_groups(all: u64, out: &mut Vec<u8>) {
 /// A time in milliseconds, to the nearest thousandth of one.
 pub(crate) fn millis(time: Duration, out: &mut Vec<u8>) {
     let nearest = u64::from((time.subsec_nanos() + 500) / 1_000);
-    let micros = time.as_secs().saturating_mul(1_000_000).saturating_add(nearest);
-    let [hundreds, tens, ones] = three_digits(micros % 1_000);
-    match micros / 1_000 {
-        few @ 0..10 => out.extend_from_slice(&[digit(few), b'.', hundreds, tens, ones]),
-        many => {
-            number(many, out);
-            out.extend_from_slice(&[b'.', hundreds, tens, ones]);
-        }
+    let [hundreds, tens, ones] = three_digits(nearest % 1_000);
+    if time.as_secs() == 0 && nearest < 10_000 {
+        out.extend_from_slice(&[digit(nearest / 1_000), b'.', hundreds, tens, ones]);
+    } else {
+        number(time.as_secs().saturating_mul(1_000).saturating_add(nearest / 1_000), out);
+        out.extend_from_slice(&[b'.', hundreds, tens, ones]);
     }
 }
 

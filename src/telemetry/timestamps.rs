@@ -6,12 +6,15 @@ use std::time::Duration;
 use super::json_text::{digit, three_digits};
 use crate::model::moment::{Moment, WallTime};
 
+/// A time.
+pub(crate) type Text = [u8; SECOND + 4];
+
 /// The times of one thread.
 pub(crate) struct Timestamps {
     /// When the second began that is written out.
     began: Moment,
-    /// The time that was written last.
-    text: [u8; SECOND + 4],
+    /// The time that was asked for last.
+    text: Text,
 }
 
 impl Timestamps {
@@ -20,17 +23,18 @@ impl Timestamps {
         Timestamps { began: Moment::from_nanos(u64::MAX), text: *b"2000-01-01T00:00:00.000Z" }
     }
 
-    /// Writes the time of a moment, which `wall` says of it. A wall clock that is set is followed
-    /// with the next second.
-    pub(crate) fn write(&mut self, at: Moment, wall: impl FnOnce() -> WallTime, out: &mut Vec<u8>) {
-        if at < self.began || at.since(self.began) >= Duration::from_secs(1) {
+    /// The time of a moment, which `wall` says of it. A wall clock that is set is followed with the
+    /// next second.
+    pub(crate) fn text(&mut self, at: Moment, wall: impl FnOnce() -> WallTime) -> Text {
+        let mut nanos = at.as_nanos().wrapping_sub(self.began.as_nanos());
+        if at < self.began || nanos >= 1_000_000_000 {
             let wall = wall();
-            self.began = at - Duration::from_millis(wall.0 % 1_000);
+            nanos = wall.0 % 1_000 * 1_000_000;
+            self.began = at - Duration::from_nanos(nanos);
             self.text[..SECOND].copy_from_slice(&second(wall));
         }
-        let millis = three_digits(at.since(self.began).subsec_millis().into());
-        self.text[SECOND..SECOND + 3].copy_from_slice(&millis);
-        out.extend_from_slice(&self.text);
+        self.text[SECOND..SECOND + 3].copy_from_slice(&three_digits(nanos / 1_000_000));
+        self.text
     }
 }
 
@@ -85,13 +89,13 @@ mod tests {
     }
 
     fn text(times: &mut Timestamps, at: Moment, wall: u64) -> (String, bool) {
-        let (mut out, mut asked) = (Vec::new(), false);
+        let mut asked = false;
         let wall = || {
             asked = true;
             WallTime(wall)
         };
-        times.write(at, wall, &mut out);
-        (String::from_utf8(out).unwrap(), asked)
+        let text = times.text(at, wall);
+        (str::from_utf8(&text).unwrap().to_string(), asked)
     }
 
     fn expected(wall: u64) -> String {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use http::{Method, Response, StatusCode, Uri, Version};
+use http::{Method, Uri, Version};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use serde::Serialize;
@@ -13,8 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::model::ids::{self, RuleId};
 use crate::model::rule::{Scheme, TargetAddress};
-use crate::proxy::access::{Entry, Known, cut};
-use crate::proxy::body::ProxyBody;
+use crate::proxy::access::{Known, Line, cut};
 use crate::proxy::forward::Client;
 use crate::telemetry::access_log::{AccessLog, Pen};
 use crate::telemetry::chance::seeded;
@@ -33,7 +32,7 @@ struct Reference<'a> {
     rule: Option<&'a str>,
     rule_version: Option<u64>,
     target: Option<String>,
-    attempts: usize,
+    attempts: u32,
     status: u16,
     bytes: u64,
     duration_ms: Box<RawValue>,
@@ -84,34 +83,18 @@ impl Random {
 
 /// How a request ended.
 struct Ended {
-    status: u16,
     bytes: u64,
     micros: u64,
-    overhead: Option<u64>,
     whole: bool,
 }
 
-fn end(random: &mut Random, entry: &Entry) -> Ended {
-    let status = [0, 200, 503, 999][random.0.random_range(0..4)];
-    let mut bytes = 0;
-    if let Ok(said) = StatusCode::from_u16(status) {
-        let mut response = Response::new(ProxyBody::full("12345".into()));
-        *response.status_mut() = said;
-        entry.answered(&response);
-        bytes = 5;
-    }
-    if let Some(more) = random.maybe(|random| random.0.random()) {
-        entry.bytes.set(more);
-        bytes = more;
-    }
+fn end(random: &mut Random, mut line: Line) -> Ended {
     let bits = random.0.random_range(4..50);
     let micros = random.0.random_range(0..1 << bits);
-    entry.took.set(Duration::from_micros(micros));
-    let overhead = random.maybe(|random| random.0.random_range(0..9_999_999));
-    entry.overhead.set(overhead.map(Duration::from_micros));
-    let whole = random.0.random();
-    entry.complete.set(whole);
-    Ended { status, bytes, micros, overhead, whole }
+    line.took = Duration::from_micros(micros);
+    line.bytes = random.maybe(|random| random.0.random()).unwrap_or_default();
+    line.complete = random.0.random();
+    Ended { bytes: line.bytes, micros, whole: line.complete }
 }
 
 /// Says a random request's line and returns what it should be.
@@ -133,24 +116,27 @@ fn say(random: &mut Random, pen: &Rc<Pen>, time: &RawValue) -> String {
         (Version::HTTP_2, "HTTP/2"),
     ][random.0.random_range(0..3)];
     let client = Client::new(address, None);
-    let entry = Entry::begin(
-        pen,
-        &Known {
-            begun: Clock::new().now(),
-            client: &client,
-            version,
-            method: &method,
-            uri: &uri,
-            host: host.as_ref(),
-            rule,
-            request_id: id.as_ref(),
-            made_id: made.as_ref(),
-        },
-    );
-    let tried: Vec<TargetAddress> =
-        (0..random.0.random_range(0..3)).map(|_| random.target()).collect();
-    tried.iter().for_each(|target| entry.tries(&target.to_string()));
-    let ended = end(random, &entry);
+    let attempts = random.0.random_range(0..12);
+    let status = [0, 200, 503, 999][random.0.random_range(0..4)];
+    let overhead = random.maybe(|random| random.0.random_range(0..9_999_999));
+    let target = random.maybe(Random::target).map(|target| target.to_string());
+    let quoted = target.as_ref().map(|target| format!("\"{target}\""));
+    let known = Known {
+        begun: Clock::new().now(),
+        client: &client,
+        version,
+        method: &method,
+        uri: &uri,
+        host: host.as_ref(),
+        rule,
+        target: quoted.as_deref(),
+        request_id: id.as_ref(),
+        made_id: made.as_ref(),
+        attempts,
+        status,
+        overhead: overhead.map(Duration::from_micros),
+    };
+    let ended = end(random, Line::begin(pen, &known));
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_string();
     let host = uri.authority().map(ToString::to_string).or(host.as_ref().map(text));
     serde_json::to_string(&Reference {
@@ -163,13 +149,13 @@ fn say(random: &mut Random, pen: &Rc<Pen>, time: &RawValue) -> String {
         request_id: made.or(id).as_ref().map(text).as_deref(),
         rule: rule.map(|(id, _)| id.as_str()),
         rule_version: rule.and_then(|(_, version)| version).map(ids::Version::get),
-        target: tried.last().map(ToString::to_string),
-        attempts: tried.len(),
-        status: ended.status,
+        target,
+        attempts,
+        status,
         bytes: ended.bytes,
         duration_ms: millis(ended.micros),
-        overhead_ms: ended.overhead.map(millis),
-        complete: ended.status != 0 && ended.whole,
+        overhead_ms: overhead.map(millis),
+        complete: ended.whole,
     })
     .unwrap()
 }
@@ -184,6 +170,7 @@ fn lines_of_all_kinds_are_those_of_serde_json() {
     let pen = Rc::new(log.pen(Clock::new()));
     let time = RawValue::from_string("\"TIME\"".to_string()).unwrap();
     let said: Vec<String> = (0..2_000).map(|_| say(&mut random, &pen, &time)).collect();
+    drop(pen);
     log.flush();
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.lines().count(), said.len());
