@@ -21,6 +21,7 @@ use crate::model::ids::{self, RuleId};
 use crate::model::moment::Moment;
 use crate::telemetry::access_log::Pen;
 use crate::telemetry::json_text;
+use crate::telemetry::prefetch::prefetch_text;
 
 /// A line that lacks how the answer ended; its own end is taken for that.
 pub(super) struct Line {
@@ -93,6 +94,17 @@ impl<'a> Exchange<'a> {
     pub(super) fn tries(&self, target: usize) {
         self.attempts.set(self.attempts.get() + 1);
         self.tried.set(target);
+    }
+
+    /// An answer is there: what its line will read and write is asked for.
+    pub(super) fn prefetch(&self) {
+        if let Some(pen) = self.pen.get() {
+            pen.prefetch();
+            let Asking { parts, onward, client, request_id, .. } = self.asking;
+            prefetch_text(parts.uri.path().as_bytes());
+            let fields = [onward.received_host.as_ref(), Some(client.text()), request_id.as_ref()];
+            fields.into_iter().flatten().for_each(|field| prefetch_text(field.as_bytes()));
+        }
     }
 
     /// The answer has this status, and its body, or what it opens, is what is under way.

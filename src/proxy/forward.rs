@@ -366,6 +366,7 @@ impl Worker {
             repeats.tries(index);
             match trying.send(asking, sending, &progress, &mut waited).await {
                 Ok(answered) => {
+                    exchange.prefetch();
                     next = None;
                     if repeats.want_better(answered.response.status()) {
                         let response = &answered.response;

@@ -6,6 +6,10 @@
 //! than that, and one that ends flushes. Where too many pages wait, the last one takes no more:
 //! lines are dropped and counted, and nobody waits. Cost for a request: one line copied, without a
 //! lock and without a system call. Knows nothing of what a line says.
+//!
+//! A page is large, since files take a megabyte at once for less than in pieces, and so its memory
+//! is in no near cache when its turn comes: whoever is about to say a line has its place fetched
+//! first.
 
 use std::cell::{RefCell, RefMut};
 use std::fs::{File, OpenOptions};
@@ -21,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::clock::Clock;
+use super::prefetch::{CACHE_LINE, prefetch};
 use super::timestamps::{self, Timestamps};
 use crate::model::moment::Moment;
 
@@ -132,6 +137,13 @@ impl Pen {
     pub(crate) fn sheet(&self) -> Vec<u8> {
         let spare = self.sheets.borrow_mut().pop();
         spare.unwrap_or_else(|| Vec::with_capacity(SHEET))
+    }
+
+    /// Has the place brought near that the next line goes to.
+    pub(crate) fn prefetch(&self) {
+        let page = &mut *self.page.borrow_mut();
+        let room = page.spare_capacity_mut().chunks(CACHE_LINE).take(SHEET / CACHE_LINE);
+        room.for_each(|line| prefetch(&line[0]));
     }
 
     /// Adds a line, or drops and counts it: what stands on the sheet, and an end that is written

@@ -6,6 +6,7 @@ pub(crate) mod chance;
 pub(crate) mod clock;
 pub(crate) mod json_text;
 pub(crate) mod logs;
+pub(crate) mod prefetch;
 pub(crate) mod request_metrics;
 pub(crate) mod service;
 pub(crate) mod timestamps;
