@@ -13,7 +13,7 @@ use super::certificate::Identity;
 use super::paced::{Arrivals, Order, Pacer};
 use super::peers::{Description, Peer};
 use super::processors::Processors;
-use super::rounds::{self, Contender, Course};
+use super::rounds::{self, Contender, Course, Round};
 use super::tls::Tls;
 use super::traffic::{self, Shape};
 use super::{idle, load, origin, own, tempdir};
@@ -34,6 +34,10 @@ pub(crate) struct ProxyArguments {
     /// Rounds of each
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// How often our own nodes are started anew for so many rounds, for the works rules and log:
+    /// where a process happens to lie in memory makes up to a hundredth
+    #[arg(long, default_value_t = 1)]
+    starts: usize,
     /// Bytes of a response
     #[arg(long, default_value_t = 1024)]
     size: usize,
@@ -259,7 +263,7 @@ async fn beside_others(
     Ok(())
 }
 
-/// Rounds of requests to variants of our node.
+/// Rounds of requests to variants of our node, started as often as asked for.
 async fn beside_itself(
     work: Work,
     directory: &Path,
@@ -267,28 +271,37 @@ async fn beside_itself(
     arguments: &ProxyArguments,
 ) -> Result<(), Failure> {
     let shape = Shape::new(arguments.connections, arguments.size);
-    let variants = match work {
-        Work::Rules => own::rules(directory, origin, &arguments.rules, &shape).await?,
-        _ => own::logs(directory, origin, &shape).await?,
-    };
-    let contenders: Vec<Contender<'_>> = variants
-        .iter()
-        .map(|variant| Contender {
-            name: variant.name.clone(),
-            peer: &variant.node,
-            at: variant.node.at,
-            shape: variant.shape.clone(),
-        })
-        .collect();
     let requests = arguments.requests;
     let course = Course { requests, rounds: arguments.rounds, paced: None };
     let before = load();
-    let rounds = rounds::run(&contenders, course).await?;
-    headline(work, arguments, None, requests, arguments.size, &before);
-    let kinds = if work == Work::Rules { 2 } else { 1 };
-    let each = contenders.len() / kinds;
-    for (contenders, rounds) in contenders.chunks(each).zip(rounds.chunks(each)) {
-        rounds::print(contenders, rounds, &contenders[0].name, 0);
+    let mut rounds: Vec<Vec<Round>> = Vec::new();
+    for start in 1..=arguments.starts.max(1) {
+        let own = directory.join(start.to_string());
+        let variants = match work {
+            Work::Rules => own::rules(&own, origin, &arguments.rules, &shape).await?,
+            _ => own::logs(&own, origin, &shape).await?,
+        };
+        let contenders: Vec<Contender<'_>> = variants
+            .iter()
+            .map(|variant| Contender {
+                name: variant.name.clone(),
+                peer: &variant.node,
+                at: variant.node.at,
+                shape: variant.shape.clone(),
+            })
+            .collect();
+        rounds.resize_with(contenders.len(), Vec::new);
+        for (all, more) in rounds.iter_mut().zip(rounds::run(&contenders, course).await?) {
+            all.extend(more);
+        }
+        if start >= arguments.starts {
+            headline(work, arguments, None, requests, arguments.size, &before);
+            let kinds = if work == Work::Rules { 2 } else { 1 };
+            let each = contenders.len() / kinds;
+            for (contenders, rounds) in contenders.chunks(each).zip(rounds.chunks(each)) {
+                rounds::print(contenders, rounds, &contenders[0].name, 0);
+            }
+        }
     }
     Ok(())
 }
@@ -307,9 +320,15 @@ fn headline(
         Some(rate) => format!("{rate:.0} requests/s, "),
         None => String::new(),
     };
+    let again = match work {
+        Work::Rules | Work::Log if arguments.starts > 1 => {
+            format!(" after each of {} starts", arguments.starts)
+        }
+        _ => String::new(),
+    };
     say!(
         "\n{word}: {at}{} connections, {requests} requests a round, answers of {size} bytes, {} \
-         rounds, load {before} before and {} after",
+         rounds{again}, load {before} before and {} after",
         arguments.connections,
         arguments.rounds,
         load()

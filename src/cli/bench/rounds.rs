@@ -95,7 +95,7 @@ pub(super) fn print(
     let at = contenders.iter().position(|contender| contender.name == base);
     for (contender, own) in contenders.iter().zip(rounds) {
         let of = |value: fn(&Round) -> f64| Spread::of(own.iter().map(value));
-        let ratio = at.map_or("-".to_string(), |at| format!("{:.2}", paired(own, &rounds[at])));
+        let ratio = at.map_or("-".to_string(), |at| format!("{:.3}", paired(own, &rounds[at])));
         let errors: usize = own.iter().map(|round| round.errors).sum();
         say!(
             "{:22} {} {ratio:>9} {:10.0} {:9.2} {} {} {errors:7}",
