@@ -1,6 +1,5 @@
 //! `orchestrator`, `node` and `token`: processes that stay.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -14,6 +13,7 @@ use super::arguments::{NodeArguments, OrchestratorArguments, TlsArguments};
 use super::failure::Failure;
 use super::output::say;
 use super::read_token;
+use super::traffic::each;
 use crate::config::distances::Distances;
 use crate::engine::config::Pace;
 use crate::model::ids::{NodeId, PeerAddr};
@@ -149,6 +149,11 @@ fn drain_pace(arguments: &NodeArguments) -> Result<(Duration, Duration), Failure
     ))
 }
 
+fn read_label(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    Some((name.to_string(), value.to_string()))
+}
+
 /// Typed settings, or everything that is wrong with them.
 fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
     let mut wrong = Vec::new();
@@ -157,33 +162,19 @@ fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
     if id.is_none() {
         note(format!("--id {:?} is not [a-z0-9-]{{1,63}}", arguments.id));
     }
-    let mut labels = BTreeMap::new();
-    for label in &arguments.labels {
-        match label.split_once('=') {
-            Some((name, value)) => {
-                labels.insert(name.to_string(), value.to_string());
-            }
-            None => note(format!("--label {label:?} is not NAME=VALUE")),
-        }
-    }
+    let labels = each(&arguments.labels, read_label, &mut note, |label| {
+        format!("--label {label:?} is not NAME=VALUE")
+    });
     let advertise = arguments.peer_advertise.as_deref().map(PeerAddr::parse);
     if advertise == Some(None) {
         note("--peer-advertise is not http://ADDRESS:PORT with an address literal".to_string());
     }
-    let mut trusted = Vec::new();
-    for key in &arguments.trust {
-        match PublicKey::parse(key) {
-            Some(key) => trusted.push(key),
-            None => note(format!("--trust {key:?} is not 64 hexadecimal digits")),
-        }
-    }
-    let mut allow_targets = Vec::new();
-    for network in &arguments.allow_target {
-        match Network::parse(network) {
-            Some(network) => allow_targets.push(network),
-            None => note(format!("--allow-target {network:?} is not a network such as 10.0.0.0/8")),
-        }
-    }
+    let trusted = each(&arguments.trust, PublicKey::parse, &mut note, |key| {
+        format!("--trust {key:?} is not 64 hexadecimal digits")
+    });
+    let allow_targets = each(&arguments.allow_target, Network::parse, &mut note, |network| {
+        format!("--allow-target {network:?} is not a network such as 10.0.0.0/8")
+    });
     let traffic = arguments.traffic.options(&mut note);
     let distances = match arguments.simulate.as_deref().map(read_distances) {
         None => None,
@@ -201,7 +192,7 @@ fn node_options(arguments: &NodeArguments) -> Result<NodeOptions, Failure> {
     Ok(NodeOptions {
         id,
         region: arguments.region.clone(),
-        labels,
+        labels: labels.into_iter().collect(),
         listen: arguments.listen.clone(),
         traffic,
         traffic_threads: if threads == 0 { cores } else { threads },

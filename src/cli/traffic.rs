@@ -78,15 +78,9 @@ impl TrafficArguments {
                 Err(why) => note(format!("--certificate {why}")),
             }
         }
-        let mut announcers = Vec::new();
-        for network in &self.proxy_protocol {
-            match Network::parse(network) {
-                Some(network) => announcers.push(network),
-                None => note(format!(
-                    "--proxy-protocol {network:?} is not a network such as 10.0.0.0/8"
-                )),
-            }
-        }
+        let announcers = each(&self.proxy_protocol, Network::parse, note, |network| {
+            format!("--proxy-protocol {network:?} is not a network such as 10.0.0.0/8")
+        });
         let memory = self.max_memory.as_deref().and_then(|size| {
             let read = parse_size(size);
             if let Err(why) = &read {
@@ -104,4 +98,21 @@ impl TrafficArguments {
             target_identity: self.target_certificate.clone(),
         }
     }
+}
+
+/// What each of these texts means; those that mean nothing are noted.
+pub(super) fn each<T>(
+    texts: &[String],
+    read: impl Fn(&str) -> Option<T>,
+    note: &mut impl FnMut(String),
+    wrong: impl Fn(&str) -> String,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    for text in texts {
+        match read(text) {
+            Some(one) => all.push(one),
+            None => note(wrong(text)),
+        }
+    }
+    all
 }
