@@ -10,6 +10,7 @@ use http::header::{
     ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use http::{Response, StatusCode, Uri};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::authority::Authority;
 use super::body::ProxyBody;
@@ -19,6 +20,20 @@ use crate::model::rule::{Redirect, Respond};
 /// The methods that are served; others that a target knows pass as well.
 pub(crate) const ALLOWED: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
+
+/// What neither a path nor a query contains (RFC 3986, section 3.3); brackets do in practice, and
+/// what is not ASCII is always encoded.
+const NOT_IN_URIS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// Why there is no answer from a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +237,8 @@ pub(crate) fn redirected(
     // `*` asks about the host itself (RFC 9112, section 3.2.4); behind a name it would be its end.
     let received = if received == "*" { "/" } else { received };
     let path = rule.path.as_deref().unwrap_or(received);
+    // The parser takes more than a URI may contain.
+    let path = utf8_percent_encode(path, NOT_IN_URIS);
     let location = if host.is_empty() {
         // HTTP/1.0 without Host: relative to wherever the client believes to be.
         path.to_string()

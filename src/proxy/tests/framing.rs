@@ -288,6 +288,24 @@ fn a_redirect_to_another_scheme_leaves_the_port_behind() {
 }
 
 #[test]
+fn a_redirect_leads_to_what_a_uri_may_contain() {
+    let mut rule = forward(&["127.0.0.1:1".parse().unwrap()]);
+    rule.action = crate::model::rule::Action::Redirect(crate::model::rule::Redirect {
+        scheme: None,
+        host: None,
+        path: None,
+        status: 308,
+    });
+    let bed = Bed::start(rule);
+    // Targets that the parser lets through, though they are not quite URIs.
+    let ask = "GET /caf\u{e9}/%2f{\"\"}?q=\u{fffd}|[1] HTTP/1.1\r\nhost: shop\r\n\
+               connection: close\r\n\r\n";
+    let answer = bed.raw(ask);
+    let led = "http://shop/caf%C3%A9/%2f%7B%22%22%7D?q=%EF%BF%BD%7C[1]";
+    assert_eq!(field(&answer, "location"), Some(led), "RFC 9110 10.2.2: {answer}");
+}
+
+#[test]
 fn a_body_that_ends_in_trailers_has_ended_and_its_connection_serves_on() {
     fn trailed(head: &str, stream: &mut TcpStream) -> bool {
         let read = match field(head, "transfer-encoding") {
