@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::arguments::{NodeArguments, OrchestratorArguments, TlsArguments};
 use super::failure::Failure;
@@ -83,7 +84,7 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
         if let Some(before) = before
             && let Err(error) = before.replaced()
         {
-            running.shutdown(Duration::ZERO, pace.1).await;
+            running.shutdown(Duration::ZERO, pace.1, CancellationToken::new()).await;
             return Err(failed("the process before did not leave", error));
         }
         let door = path.as_deref().map(hand_over::listen).transpose().map_err(|error| {
@@ -100,18 +101,24 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
             () = signals.ended() => false,
             () = replaced => true,
         };
+        let hurry = CancellationToken::new();
         let leaving = async {
             if handed_over {
                 tracing::info!("another process has taken over");
-                running.leave(pace.1).await;
+                running.leave(pace.1, hurry.clone()).await;
             } else {
                 service::notify("STOPPING=1");
-                running.shutdown(pace.0, pace.1).await;
+                running.shutdown(pace.0, pace.1, hurry.clone()).await;
             }
+        };
+        let hurrying = async {
+            signals.ended().await;
+            hurry.cancel();
+            tokio::time::sleep(LAST_MOMENT).await;
         };
         tokio::select! {
             () = leaving => {}
-            () = signals.ended() => {}
+            () = hurrying => {}
         }
         if let Some(log) = log {
             log.flush();
@@ -305,3 +312,7 @@ impl Signals {
         }
     }
 }
+
+/// From a second signal to the end, whatever still runs: threads let go of what they hold, the disk
+/// is closed.
+const LAST_MOMENT: Duration = Duration::from_secs(2);

@@ -5,18 +5,25 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::driver::Note;
 use super::{Node, hand_over};
 use crate::engine::port::Input;
 
 impl Node {
-    /// Out of service in good order: unready, no new connections, what runs comes to its end.
-    pub(crate) async fn shutdown(self, delay: Duration, patience: Duration) {
+    /// Out of service in good order: unready, no new connections, what runs comes to its end, or is
+    /// cut off at `hurry`.
+    pub(crate) async fn shutdown(
+        self,
+        delay: Duration,
+        patience: Duration,
+        hurry: CancellationToken,
+    ) {
         self.draining.store(true, Relaxed);
         let _ = self.notes.send(Note::input(Input::Drain(true))).await;
-        tokio::time::sleep(delay).await;
-        self.proxy.drain(patience).await;
+        hurry.run_until_cancelled(tokio::time::sleep(delay)).await;
+        self.proxy.drain(patience, hurry).await;
         let (done, waiting) = oneshot::channel();
         if self.notes.send(Note::End(done)).await.is_ok() {
             // The loop answers once the disk is closed, or is gone.
@@ -54,14 +61,14 @@ impl Node {
 
     /// Leaves to the process that has taken over: what runs here comes to its end, everything
     /// else is the other's from now on.
-    pub(crate) async fn leave(self, patience: Duration) {
+    pub(crate) async fn leave(self, patience: Duration, hurry: CancellationToken) {
         self.draining.store(true, Relaxed);
         self.ended.send_replace(true);
         drop(self.peer_socket);
         let (done, _) = oneshot::channel();
         // The loop may be gone already.
         let _ = self.notes.send(Note::End(done)).await;
-        self.proxy.drain(patience).await;
+        self.proxy.drain(patience, hurry).await;
     }
 
     /// Ends at once, as a crash would: nothing more is said or stored.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::certificates::Certificates;
 use super::connection;
@@ -153,8 +154,8 @@ impl ProxyHandle {
         &self.kept
     }
 
-    /// Stops accepting, lets what runs come to its end, for at most `patience`.
-    pub(crate) async fn drain(mut self, patience: Duration) {
+    /// Stops accepting, lets what runs come to its end, for at most `patience`, or until `hurry`.
+    pub(crate) async fn drain(mut self, patience: Duration, hurry: CancellationToken) {
         self.kept.clear();
         self.phase.send_replace(Phase::Draining);
         let threads = std::mem::take(&mut self.threads);
@@ -164,7 +165,8 @@ impl ProxyHandle {
                 let _ = thread.join();
             }
         });
-        if tokio::time::timeout(patience, &mut joined).await.is_err() {
+        let waiting = tokio::time::timeout(patience, &mut joined);
+        if !matches!(hurry.run_until_cancelled(waiting).await, Some(Ok(_))) {
             self.phase.send_replace(Phase::Ended);
             // What is cut off shall stand in the access log before anybody takes that to be whole.
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;

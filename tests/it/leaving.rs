@@ -220,6 +220,45 @@ fn a_terminated_node_answers_everybody_and_says_that_the_connection_closes() {
     });
 }
 
+/// Whoever ends a node twice waits for nobody, and the access log still has all.
+#[test]
+fn a_second_signal_ends_a_node_at_once_and_loses_no_line() {
+    // The first time while the node only says that it is unready, then while it drains.
+    for delay in ["60s", "0s"] {
+        let solo = Solo::new();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let rules = format!(
+            "id: one\ndata: {{ respond: {{ body: here }} }}\n---\nid: held\ndata: {{ match: {{ \
+             any: [{{ path: {{ exact: /held }} }}] }}, targets: [{{ url: \"http://{}\" }}] }}\n",
+            silent.local_addr().unwrap()
+        );
+        std::fs::write(solo.directory.path().join("rules.yaml"), rules).unwrap();
+        let path = solo.directory.path().join("access.log");
+        let log = path.display().to_string();
+        let more = ["--access-log", &log, "--drain-delay", delay, "--drain-timeout", "60s"];
+        let mut arguments = solo.arguments(1);
+        arguments.extend(more.map(str::to_string));
+        let mut running = Process::start(&arguments);
+        solo.is_up();
+        let mut held = TcpStream::connect(solo.traffic).unwrap();
+        held.write_all(b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let _asked = silent.accept().unwrap();
+        running.signal("TERM");
+        eventually(Duration::from_secs(5), "it is unready", || {
+            let answer = http(solo.peer, "GET", "/readyz", None)?;
+            (answer.status == 503).then_some(())
+        });
+        let last = http(solo.traffic, "GET", "/last", None).is_some();
+        assert!(last || delay == "0s", "served while it is only unready");
+        running.signal("TERM");
+        assert_eq!(running.ended(Duration::from_secs(10)), Some(0));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"path\":\"/held\""), "{delay}: {text}");
+        assert!(text.contains("\"path\":\"/last\"") || !last, "{delay}: {text}");
+        assert!(text.ends_with("}\n"), "{delay}: {text}");
+    }
+}
+
 /// Requests on one connection until an answer says that it closes. None may fail.
 fn until_closed(solo: &Solo, served: &AtomicU64) {
     let mut stream = TcpStream::connect(solo.traffic).unwrap();

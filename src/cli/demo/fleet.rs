@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use super::load::{self, Tally};
@@ -352,7 +353,8 @@ impl Fleet {
         }
         for member in &self.0.nodes {
             if let Some(node) = member.running.lock().await.take() {
-                node.shutdown(Duration::ZERO, Duration::from_secs(1)).await;
+                let patience = Duration::from_secs(1);
+                node.shutdown(Duration::ZERO, patience, CancellationToken::new()).await;
             }
         }
         self.cut().await;

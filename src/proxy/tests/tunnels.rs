@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Version};
+use tokio_util::sync::CancellationToken;
 
 use super::bed::{
     Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, read_until, status,
@@ -153,7 +154,8 @@ fn a_drain_waits_for_tunnels_as_long_as_it_has_patience() {
         assert!(read_until(client, "\r\n\r\n").is_some());
     }
     let proxy = bed.proxy;
-    let draining = std::thread::spawn(move || block_on(proxy.drain(PATIENCE)));
+    let draining =
+        std::thread::spawn(move || block_on(proxy.drain(PATIENCE, CancellationToken::new())));
     for client in &mut clients {
         client.write_all(b"still here").unwrap();
         assert!(read_until(client, "STILL HERE").is_some());
