@@ -5,6 +5,7 @@
 //! itself, to its first variant.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -36,8 +37,8 @@ pub(crate) struct ProxyArguments {
     rounds: usize,
     /// How often our own nodes are started anew for so many rounds, for the works rules and log:
     /// where a process happens to lie in memory makes up to a hundredth
-    #[arg(long, default_value_t = 1)]
-    starts: usize,
+    #[arg(long, default_value_t = NonZeroUsize::MIN)]
+    starts: NonZeroUsize,
     /// Bytes of a response
     #[arg(long, default_value_t = 1024)]
     size: usize,
@@ -215,12 +216,13 @@ async fn in_time(
         })
         .collect();
     let paced = Some((&pacer, arrivals));
-    let course = Course { requests, rounds: arguments.rounds, paced };
+    let course = Course { requests, rounds: arguments.rounds, paced, logs: None };
     let before = load();
     let rounds = rounds::run(&contenders, course).await?;
     headline(work, arguments, Some(rate), requests, size, &before);
-    rounds::print(&contenders, &rounds, "nginx", 0);
-    rounds::print_tails(&contenders, &rounds, "nginx");
+    let names = names(&contenders);
+    rounds::print(&names, &rounds, "nginx", 0);
+    rounds::print_tails(&names, &rounds, "nginx");
     Ok(())
 }
 
@@ -255,11 +257,11 @@ async fn beside_others(
         _ => arguments.requests,
     };
     let requests = requests.max(1);
-    let course = Course { requests, rounds: arguments.rounds, paced: None };
+    let course = Course { requests, rounds: arguments.rounds, paced: None, logs: None };
     let before = load();
     let rounds = rounds::run(&contenders, course).await?;
     headline(work, arguments, None, requests, size, &before);
-    rounds::print(&contenders, &rounds, "nginx", upload);
+    rounds::print(&names(&contenders), &rounds, "nginx", upload);
     Ok(())
 }
 
@@ -272,10 +274,11 @@ async fn beside_itself(
 ) -> Result<(), Failure> {
     let shape = Shape::new(arguments.connections, arguments.size);
     let requests = arguments.requests;
-    let course = Course { requests, rounds: arguments.rounds, paced: None };
+    let logs = (work == Work::Log).then_some(directory);
+    let course = Course { requests, rounds: arguments.rounds, paced: None, logs };
     let before = load();
-    let mut rounds: Vec<Vec<Round>> = Vec::new();
-    for start in 1..=arguments.starts.max(1) {
+    let (mut rounds, mut called) = (Vec::<Vec<Round>>::new(), Vec::new());
+    for start in 1..=arguments.starts.get() {
         let own = directory.join(start.to_string());
         let variants = match work {
             Work::Rules => own::rules(&own, origin, &arguments.rules, &shape).await?,
@@ -294,16 +297,19 @@ async fn beside_itself(
         for (all, more) in rounds.iter_mut().zip(rounds::run(&contenders, course).await?) {
             all.extend(more);
         }
-        if start >= arguments.starts {
-            headline(work, arguments, None, requests, arguments.size, &before);
-            let kinds = if work == Work::Rules { 2 } else { 1 };
-            let each = contenders.len() / kinds;
-            for (contenders, rounds) in contenders.chunks(each).zip(rounds.chunks(each)) {
-                rounds::print(contenders, rounds, &contenders[0].name, 0);
-            }
-        }
+        called = names(&contenders);
+    }
+    headline(work, arguments, None, requests, arguments.size, &before);
+    let kinds = if work == Work::Rules { 2 } else { 1 };
+    let each = called.len() / kinds;
+    for (names, rounds) in called.chunks(each).zip(rounds.chunks(each)) {
+        rounds::print(names, rounds, &names[0], 0);
     }
     Ok(())
+}
+
+fn names(contenders: &[Contender<'_>]) -> Vec<String> {
+    contenders.iter().map(|contender| contender.name.clone()).collect()
 }
 
 fn headline(
@@ -321,7 +327,7 @@ fn headline(
         None => String::new(),
     };
     let again = match work {
-        Work::Rules | Work::Log if arguments.starts > 1 => {
+        Work::Rules | Work::Log if arguments.starts.get() > 1 => {
             format!(" after each of {} starts", arguments.starts)
         }
         _ => String::new(),

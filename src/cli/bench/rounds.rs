@@ -5,6 +5,8 @@
 //! the middle of the ratios within each round.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
 
 use super::paced::{Arrivals, Order, Pacer};
 use super::peers::Peer;
@@ -29,6 +31,8 @@ pub(super) struct Course<'a> {
     pub(super) rounds: usize,
     /// Who sends them when; none: as fast as they are answered.
     pub(super) paced: Option<(&'a Pacer, Arrivals)>,
+    /// Where those asked write what they log, which counts as well; none: they log nothing.
+    pub(super) logs: Option<&'a Path>,
 }
 
 /// One round of one proxy.
@@ -53,6 +57,10 @@ pub(super) async fn run(
             let Contender { peer, at, shape, .. } = &contenders[which];
             // The first one warms up.
             let requests = if number == 0 { course.requests / 10 + 1 } else { course.requests };
+            if let Some(place) = course.logs {
+                memory_at_hand(&place.join("at-hand"), requests * LINE)
+                    .map_err(|error| Failure::failed(format!("{}: {error}", place.display())))?;
+            }
             let before = peer.cpu_seconds();
             let outcome = match course.paced {
                 Some((pacer, arrivals)) => {
@@ -63,6 +71,9 @@ pub(super) async fn run(
                 // Goes on where the last round ended: what that asked for may still be in a cache.
                 None => traffic::flat_out(*at, shape, number * requests, requests).await?,
             };
+            if course.logs.is_some() {
+                tokio::time::sleep(WRITTEN).await;
+            }
             let cpu = peer.cpu_seconds() - before;
             if number > 0 {
                 rounds[which].push(Round::of(outcome, cpu));
@@ -72,13 +83,16 @@ pub(super) async fn run(
     Ok(rounds)
 }
 
+/// Has so many bytes of files find memory that was in use just now. A hypervisor may take back what
+/// a system does not use and give it anew at the first write, which costs whoever writes ten times
+/// what writing does, and says nothing of the one that is measured.
+fn memory_at_hand(file: &Path, bytes: usize) -> std::io::Result<()> {
+    std::fs::write(file, vec![0; bytes])?;
+    std::fs::remove_file(file)
+}
+
 /// The table; ratios are to the one named `base`. Per gigabyte where requests bring so many bytes.
-pub(super) fn print(
-    contenders: &[Contender<'_>],
-    rounds: &[Vec<Round>],
-    base: &str,
-    upload: usize,
-) {
+pub(super) fn print(names: &[String], rounds: &[Vec<Round>], base: &str, upload: usize) {
     let unit = if upload > 0 { "CPU s/GB" } else { "CPU us/request" };
     let to_base = format!("to {base}");
     say!(
@@ -92,14 +106,13 @@ pub(super) fn print(
     );
     let scale = if upload > 0 { 1e-6 / (upload as f64 / 1e9) } else { 1.0 };
     let cpu = |rounds: &[Round]| Spread::of(rounds.iter().map(|round| round.cpu_us * scale));
-    let at = contenders.iter().position(|contender| contender.name == base);
-    for (contender, own) in contenders.iter().zip(rounds) {
+    let at = names.iter().position(|name| name == base);
+    for (name, own) in names.iter().zip(rounds) {
         let of = |value: fn(&Round) -> f64| Spread::of(own.iter().map(value));
         let ratio = at.map_or("-".to_string(), |at| format!("{:.3}", paired(own, &rounds[at])));
         let errors: usize = own.iter().map(|round| round.errors).sum();
         say!(
-            "{:22} {} {ratio:>9} {:10.0} {:9.2} {} {} {errors:7}",
-            contender.name,
+            "{name:22} {} {ratio:>9} {:10.0} {:9.2} {} {} {errors:7}",
             cpu(own).shown(if upload > 0 { 3 } else { 1 }),
             of(|round| round.per_second).middle,
             quantiles(own, 0.5).middle,
@@ -117,19 +130,18 @@ fn paired(own: &[Round], base: &[Round]) -> f64 {
 
 /// How the slowest requests of each stand to those of the one named `base`: in the middle round, in
 /// which nothing disturbs when rounds are short, and of all rounds together, disturbed or not.
-pub(super) fn print_tails(contenders: &[Contender<'_>], rounds: &[Vec<Round>], base: &str) {
+pub(super) fn print_tails(names: &[String], rounds: &[Vec<Round>], base: &str) {
     let tails: Vec<[f64; 4]> = rounds.iter().map(|rounds| tails(rounds)).collect();
-    let at = contenders.iter().position(|contender| contender.name == base);
-    for (contender, own) in contenders.iter().zip(&tails) {
+    let at = names.iter().position(|name| name == base);
+    for (name, own) in names.iter().zip(&tails) {
         let [p99, p999, all_p99, all_p999] = std::array::from_fn(|which| {
             let to_base =
                 at.map_or("-".to_string(), |at| format!("{:.2}", own[which] / tails[at][which]));
             format!("{:.3} ms ({to_base})", own[which])
         });
         say!(
-            "{:22} middle round: p99 {p99}, p99.9 {p999}; together: p99 {all_p99}, \
-             p99.9 {all_p999}",
-            contender.name
+            "{name:22} middle round: p99 {p99}, p99.9 {p999}; together: p99 {all_p99}, \
+             p99.9 {all_p999}"
         );
     }
 }
@@ -156,6 +168,11 @@ impl Round {
         }
     }
 }
+
+/// Bytes of a line in an access log, at the most.
+const LINE: usize = 512;
+/// From the last answer of a round until what was logged is written.
+const WRITTEN: Duration = Duration::from_millis(150);
 
 #[cfg(test)]
 mod tests {
