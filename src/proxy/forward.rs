@@ -305,6 +305,7 @@ impl Worker {
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let routes = self.routes.load();
         let matched = routes.find(&asked, &header).ok_or(Failure::NoRoute)?;
+        matched.route.payload.prefetch();
         let filters = Filters::of(matched.route);
         if !matched.route.payload.upstreams.is_empty() {
             let onward = onward(&filters, &matched, parts, &authority)?;
@@ -354,7 +355,6 @@ impl Worker {
         let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
         let bodiless = body.is_end_stream();
         let mut now = underway.at;
-        route.payload.fetch();
         let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, now);
         let mut body = Some(body);
         let mut waited = Duration::ZERO;

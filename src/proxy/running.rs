@@ -21,6 +21,7 @@ use crate::routing::cell::TargetCell;
 use crate::routing::pick::Candidate;
 use crate::routing::selector::Selector;
 use crate::routing::table::{Matched, Route, Table};
+use crate::telemetry::prefetch::prefetch;
 use crate::telemetry::request_metrics::{Counted, CountedAt, RuleCounters};
 
 /// What requests are served by at one moment.
@@ -107,11 +108,11 @@ impl FromIterator<Upstream> for Upstreams {
 }
 
 impl Running {
-    /// Reads all at once what a request writes in turn. Where rules are many no cache holds it, and
-    /// one wait for memory is shorter than two.
-    pub(super) fn fetch(&self) {
+    /// Asks for what a request is about to write. Where rules are many no cache holds it.
+    pub(super) fn prefetch(&self) {
         let Lasting { counters, budget, .. } = &*self.lasting;
-        std::hint::black_box((counters.glance(), budget.glance()));
+        prefetch(counters.usually_written());
+        prefetch(budget);
     }
 }
 

@@ -59,11 +59,6 @@ impl Budget {
         (sums.repeats > 0).then(|| (1.0 - f64::from(sums.repeats) / allowance).max(0.0))
     }
 
-    /// Reads what every request writes.
-    pub fn glance(&self) -> u64 {
-        self.number.load(Relaxed)
-    }
-
     /// Where this moment is counted, once what has left the window is forgotten.
     fn place(&self, terms: &RetryBudget, now: Moment) -> usize {
         let number = number(terms, now);

@@ -175,9 +175,9 @@ impl RuleCounters {
         target.outcomes[end as usize].fetch_add(1, Relaxed);
     }
 
-    /// Reads what most requests write.
-    pub(crate) fn glance(&self) -> u64 {
-        self.served.load(Relaxed)
+    /// What most requests write.
+    pub(crate) fn usually_written(&self) -> &AtomicU64 {
+        &self.served
     }
 
     /// All requests so far.

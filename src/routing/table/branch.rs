@@ -228,5 +228,5 @@ impl<T> Default for Rest<T> {
 /// Lengths from here on share a bit.
 const LAST: usize = 63;
 
-// With the host's text beside it, and the counts of an `Arc`, an entry fills two cache lines.
+// With the host's text beside it, an entry is two cache lines.
 const _: () = assert!(size_of::<Branch<u64>>() == 80);

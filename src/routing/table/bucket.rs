@@ -161,5 +161,5 @@ impl<T> Clone for Bucket<T> {
     }
 }
 
-// With the text beside it, and the counts of an `Arc`, an entry fills a cache line.
+// With the text beside it, an entry is a cache line.
 const _: () = assert!(size_of::<Bucket<u64>>() == 16);
