@@ -1,7 +1,8 @@
 //! A second node of ours that knows nothing but what its peer tells, or nothing at all.
 //!
 //! The first node has traffic all the time. The second one starts beside it, in front of the same
-//! targets; its first requests are compared with its own mean once it is settled.
+//! targets; its first requests are compared with its own mean once it is settled. So few requests
+//! scatter by a tenth; several second nodes start at a time, each in a world of its own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,37 +37,61 @@ impl Cold {
     }
 }
 
-/// One cold start with a peer and one without, at the same time, each in a world of its own.
-pub(super) async fn run(plan: &Plan, directory: &Path) -> Result<[Cold; 2], Failure> {
+/// What came of cold starts with a peer and without.
+#[derive(Debug, Default)]
+pub(super) struct Starts {
+    pub(super) with: Vec<Cold>,
+    pub(super) without: Vec<Cold>,
+}
+
+/// A world: its targets, the node that knows them, and where that one's operators reach it.
+struct World {
+    plan: Plan,
+    directory: PathBuf,
+    targets: Vec<Target>,
+    first: Peer,
+    control: SocketAddr,
+}
+
+/// `PAIRS` cold starts with a peer and as many without, all at the same time. The two of a pair
+/// have the same seed.
+pub(super) async fn run(plan: &Plan, directory: &Path) -> Result<Starts, Failure> {
     // Whoever looks for a port does so before anybody opens connections.
-    let worlds = [start_targets(plan.seed).await?, start_targets(plan.seed).await?];
-    let mut firsts = Vec::new();
-    for (number, targets) in worlds.iter().enumerate() {
-        let own = directory.join(format!("first-{number}"));
+    let mut opened = Vec::new();
+    for number in 0..2 * PAIRS {
+        let seed = plan.seed.wrapping_mul(PAIRS as u64).wrapping_add((number / 2) as u64);
+        opened.push((Plan { seed, ..plan.clone() }, start_targets(seed).await?));
+    }
+    let mut worlds = Vec::new();
+    for (number, (plan, targets)) in opened.into_iter().enumerate() {
+        let directory = directory.join(number.to_string());
         let first = NodePlan { id: "first", policy: "latency", seed: None };
-        let (first, control) = plan.ours.start(&own, targets, &first)?;
+        let (first, control) = plan.ours.start(&directory.join("first"), &targets, &first)?;
         if !traffic::wait_until_up(first.at, targets::SIZE).await {
             return Err(first.is_not_up());
         }
-        firsts.push((first, control));
+        worlds.push(World { plan, directory, targets, first, control });
     }
-    let start = |number: usize| {
-        let (first, control) = &firsts[number];
-        let seed = (number == 0).then_some(*control);
-        one(plan, directory.join(format!("second-{number}")), &worlds[number], first.at, seed)
-    };
-    let (with, without) = tokio::join!(start(0), start(1));
-    let ((with, _second), (without, _other)) = (with?, without?);
-    Ok([with, without])
+    let mut starting = Vec::new();
+    for (number, world) in worlds.into_iter().enumerate() {
+        starting.push(tokio::spawn(one(world, number % 2 == 0)));
+    }
+    let mut starts = Starts::default();
+    // The processes end only here, where nobody is measured any more.
+    let mut ended = Vec::new();
+    for (number, start) in starting.into_iter().enumerate() {
+        let (cold, nodes) = start.await.map_err(|error| Failure::failed(error.to_string()))??;
+        ended.push(nodes);
+        let alike = if number % 2 == 0 { &mut starts.with } else { &mut starts.without };
+        alike.push(cold);
+    }
+    Ok(starts)
 }
 
-async fn one(
-    plan: &Plan,
-    directory: PathBuf,
-    targets: &[Target],
-    first: SocketAddr,
-    seed: Option<SocketAddr>,
-) -> Result<(Cold, Peer), Failure> {
+/// What came of one, and its two nodes, which run on.
+async fn one(world: World, with_peer: bool) -> Result<(Cold, [Peer; 2]), Failure> {
+    let World { plan, directory, targets, first, control } = world;
+    let seed = with_peer.then_some(control);
     // From then on each node has half of the traffic: the targets have as much to do as before.
     let rate = plan.rate * SHARE;
     let joined = WARM_UP + JOINING;
@@ -74,11 +99,10 @@ async fn one(
     let after = schedule::arrivals(rate / 2.0, SETTLING + plan.lasting, !plan.seed);
     due.extend(after.into_iter().map(|due| joined + due));
     let begun = Instant::now();
-    let with_peer = seed.is_some();
     let second = async {
         tokio::time::sleep_until(begun + WARM_UP).await;
         let second = NodePlan { id: "second", policy: "latency", seed };
-        let (second, control) = plan.ours.start(&directory, targets, &second)?;
+        let (second, control) = plan.ours.start(&directory.join("second"), &targets, &second)?;
         wait_until_ready(control).await?;
         tokio::time::sleep_until(begun + joined).await;
         let due =
@@ -92,7 +116,7 @@ async fn one(
         let fates = clients::ask(second.at, &due, Instant::now()).await?;
         Ok::<_, Failure>((fates, second))
     };
-    let (others, second) = tokio::join!(clients::ask(first, &due, begun), second);
+    let (others, second) = tokio::join!(clients::ask(first.at, &due, begun), second);
     others?;
     let (fates, second) = second?;
     let times = |fates: &[Fate]| {
@@ -105,7 +129,7 @@ async fn one(
         settled: times(&fates[settled..]),
         errors: fates.iter().filter(|fate| !fate.good).count(),
     };
-    Ok((cold, second))
+    Ok((cold, [first, second]))
 }
 
 /// Its peer port says when it may have traffic.
@@ -132,6 +156,9 @@ async fn known_targets(control: SocketAddr) -> Result<usize, Failure> {
 /// Of the requests a second of the other scenarios: little enough that two nodes, of which neither
 /// sees the other's queues, do not get into each other's way. What counts here is what is known.
 pub(super) const SHARE: f64 = 0.4;
+/// Starts of a kind at a time: with the others' share of the traffic, as many requests a second
+/// altogether as three proxies have in the other scenarios.
+const PAIRS: usize = 4;
 /// Requests that count as the first ones.
 pub(super) const FIRST: usize = 50;
 /// From the second node's start until its traffic comes: as long as a load balancer needs to see

@@ -140,15 +140,16 @@ async fn measure(
 }
 
 async fn measure_cold(runs: usize, plan: &Plan, directory: &Path) -> Result<(), Failure> {
-    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let mut all = cold::Starts::default();
+    let before = load();
     for number in 0..runs {
         let own = directory.join(format!("cold-{number}"));
         let plan = Plan { seed: plan.seed + number as u64, ..plan.clone() };
-        let [one, other] = cold::run(&plan, &own).await?;
-        with.push(one);
-        without.push(other);
+        let ended = cold::run(&plan, &own).await?;
+        all.with.extend(ended.with);
+        all.without.extend(ended.without);
     }
-    report::cold(&with, &without);
+    report::cold(&all, &before);
     Ok(())
 }
 

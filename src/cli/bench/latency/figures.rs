@@ -23,6 +23,24 @@ pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
+/// The mean of a figure over runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Mean {
+    pub(super) value: f64,
+    /// Its standard error: how far off the scatter of the runs alone may bring it.
+    pub(super) error: f64,
+}
+
+impl Mean {
+    /// None of fewer than two runs, whose scatter nobody knows.
+    pub(super) fn of(values: &[f64]) -> Option<Mean> {
+        let count = values.len() as f64;
+        let value = mean(values);
+        let squares: f64 = values.iter().map(|one| (one - value).powi(2)).sum();
+        (values.len() > 1).then(|| Mean { value, error: (squares / (count - 1.0) / count).sqrt() })
+    }
+}
+
 /// A figure over several runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Range {
@@ -134,6 +152,16 @@ mod tests {
     fn times_have_a_mean_and_a_99th_percentile() {
         let times = Times::of((1..=200).rev().map(f64::from).collect());
         assert_eq!(times, Times { mean: 100.5, p99: 198.0 });
+    }
+
+    #[test]
+    fn a_mean_has_the_error_that_the_scatter_makes() {
+        assert_eq!(Mean::of(&[3.0, 3.0, 3.0]), Some(Mean { value: 3.0, error: 0.0 }));
+        // A variance of 4/3 over four values.
+        let mean = Mean::of(&[1.0, 3.0, 1.0, 3.0]).unwrap();
+        assert_eq!(mean.value, 2.0);
+        assert!((mean.error - (1.0_f64 / 3.0).sqrt()).abs() < 1e-12, "{mean:?}");
+        assert_eq!(Mean::of(&[1.0]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is printed: a table for each scenario, medians with the range of the runs.
 
-use super::cold::{Cold, FIRST, SHARE};
-use super::figures::{Beside, Range};
+use super::cold::{Cold, FIRST, SHARE, Starts};
+use super::figures::{Beside, Mean, Range};
 use super::proxies::{Contender, OURS};
 use super::scenario::{LEFT, Run, Scenario};
 use super::targets::Fault;
@@ -81,10 +81,14 @@ fn verdict(ours: &[Run], other: &[Run], must_win: bool) -> String {
 }
 
 /// The cold starts.
-pub(super) fn cold(with: &[Cold], without: &[Cold]) {
-    say!("\ncold: a second node of ours, {} starts, median (least to most)", with.len());
-    let heading = ["PEER", "FIRST MS", "SETTLED MS", "RATIO", "ERRORS"];
-    let rows = [("with", with), ("without", without)].map(|(name, runs)| {
+pub(super) fn cold(starts: &Starts, load_before: &str) {
+    let (count, load) = (starts.with.len(), load());
+    say!(
+        "\ncold: a second node of ours, {count} starts, median (least to most), load \
+         {load_before} to {load}"
+    );
+    let heading = ["PEER", "FIRST MS", "SETTLED MS", "RATIO", "MEAN RATIO", "ERRORS"];
+    let rows = [("with", &starts.with), ("without", &starts.without)].map(|(name, runs)| {
         let of = |figure: fn(&Cold) -> f64| shown(Range::of(runs.iter().map(figure)));
         vec![
             name.to_string(),
@@ -93,13 +97,15 @@ pub(super) fn cold(with: &[Cold], without: &[Cold]) {
             Range::of(runs.iter().map(Cold::ratio)).map_or(String::new(), |range| {
                 format!("{:.2} ({:.2} to {:.2})", range.middle, range.low, range.high)
             }),
+            Mean::of(&runs.iter().map(Cold::ratio).collect::<Vec<f64>>())
+                .map_or(String::new(), |mean| format!("{:.3} +- {:.3}", mean.value, mean.error)),
             runs.iter().map(|run| run.errors).sum::<usize>().to_string(),
         ]
     });
     say!("{}", table(&heading, rows.to_vec()));
     say!(
         "FIRST: the mean of its first {FIRST} requests, at {:.0} % of the usual traffic for both \
-         nodes; RATIO: to its own settled mean",
+         nodes; RATIO: to its own settled mean; +-: standard error",
         SHARE * 100.0
     );
 }
