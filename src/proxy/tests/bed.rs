@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::model::ids::{RuleId, Version};
 use crate::model::moment::WallTime;
 use crate::model::network::Network;
@@ -116,6 +118,11 @@ impl Bed {
         let rejected = self.state.apply(vec![change]);
         self.state.publish();
         rejected
+    }
+
+    /// Lets what runs come to its end; nobody hurries it.
+    pub(super) async fn drain(self, patience: Duration) {
+        self.proxy.drain(patience, CancellationToken::new()).await;
     }
 
     pub(super) fn client(&self) -> TcpStream {

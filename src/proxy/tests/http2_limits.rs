@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use h2::Reason;
 use h2::client::Builder;
-use tokio_util::sync::CancellationToken;
 
 use super::bed::{Bed, Origin, PATIENCE, eventually, forward, ok, silent, with_runtime as run};
 use super::http2::{ask, connect, get, whole};
@@ -169,7 +168,7 @@ fn a_drain_says_so_and_lets_streams_end() {
         let mut ready = sender.clone().ready().await.unwrap();
         let (answer, _) = ready.send_request(get("http://a/"), true).unwrap();
         tokio::task::spawn_blocking(move || origin.next()).await.unwrap();
-        let draining = tokio::spawn(bed.proxy.drain(PATIENCE, CancellationToken::new()));
+        let draining = tokio::spawn(bed.drain(PATIENCE));
         let answer = answer.await.unwrap();
         assert!(answer.headers().get("connection").is_none(), "RFC 9113 8.2.2");
         assert_eq!(whole(answer.into_body()).await.unwrap().0, "ok");

@@ -5,8 +5,6 @@ use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
 use super::bed::{
     Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, silent, status,
 };
@@ -24,9 +22,8 @@ fn a_drain_lets_what_runs_end_and_says_that_it_closes() {
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     origin.next();
     let (ended, drained) = channel();
-    let proxy = bed.proxy;
     std::thread::spawn(move || {
-        block_on(proxy.drain(PATIENCE, CancellationToken::new()));
+        block_on(bed.drain(PATIENCE));
         let _ = ended.send(());
     });
     let answer = read_all(&mut client);
@@ -48,7 +45,7 @@ fn a_drain_does_not_wait_for_idle_connections() {
         bed.metrics.connections.load(std::sync::atomic::Ordering::Relaxed) == 2
     });
     let begun = Instant::now();
-    block_on(bed.proxy.drain(PATIENCE, CancellationToken::new()));
+    block_on(bed.drain(PATIENCE));
     assert!(begun.elapsed() < PATIENCE / 2);
     drop(silent);
 }
@@ -60,7 +57,7 @@ fn a_drain_ends_when_patience_does() {
     let mut client = bed.client();
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     origin.next();
-    block_on(bed.proxy.drain(Duration::from_millis(100), CancellationToken::new()));
+    block_on(bed.drain(Duration::from_millis(100)));
     assert_eq!(read_all(&mut client), "", "cut off");
 }
 
@@ -75,8 +72,7 @@ fn who_was_already_at_the_door_is_still_served() {
             client
         })
         .collect();
-    let waiting =
-        std::thread::spawn(move || block_on(bed.proxy.drain(PATIENCE, CancellationToken::new())));
+    let waiting = std::thread::spawn(move || block_on(bed.drain(PATIENCE)));
     for mut client in clients {
         let answer = read_all(&mut client);
         assert_eq!(status(&answer), 200, "{answer}");

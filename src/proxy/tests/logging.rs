@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::bed::{Bed, Origin, Setup, block_on, eventually, forward, ok, read_until, silent};
 use crate::model::rule::{Action, Balance, Rule};
@@ -136,7 +135,7 @@ fn what_a_drain_cuts_off_is_said_before_the_drain_is_over() {
     let mut client = logged.bed.client();
     client.write_all(b"GET /cut HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     origin.next();
-    block_on(logged.bed.proxy.drain(Duration::ZERO, CancellationToken::new()));
+    block_on(logged.bed.drain(Duration::ZERO));
     logged.log.flush();
     let text = std::fs::read_to_string(logged.path).unwrap();
     let line: Value = serde_json::from_str(text.trim()).unwrap();

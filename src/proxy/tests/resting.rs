@@ -5,8 +5,6 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
 use super::bed::{
     Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, read_until, silent,
     status,
@@ -123,7 +121,7 @@ fn a_drain_does_not_wait_for_those_at_rest() {
     let mut idle = bed.client();
     rests(&bed, 1);
     let begun = Instant::now();
-    block_on(bed.proxy.drain(PATIENCE, CancellationToken::new()));
+    block_on(bed.drain(PATIENCE));
     assert!(begun.elapsed() < PATIENCE / 2);
     assert_eq!(read_all(&mut idle), "");
 }

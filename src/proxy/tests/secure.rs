@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use super::bed::{
     Bed, Origin, PATIENCE, Setup, block_on, eventually, field, forward, ok, read_all, read_until,
@@ -327,6 +326,6 @@ fn a_connection_behind_tls_rests_and_wakes_up() {
         assert!(read_until(&mut stream, "\r\n\r\nok").is_some());
         eventually("it rests", || bed.metrics.resting.load(Relaxed) == 1);
     }
-    block_on(bed.proxy.drain(PATIENCE, CancellationToken::new()));
+    block_on(bed.drain(PATIENCE));
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "an end that was said, not a cut");
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Version};
-use tokio_util::sync::CancellationToken;
 
 use super::bed::{
     Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, read_until, status,
@@ -153,9 +152,7 @@ fn a_drain_waits_for_tunnels_as_long_as_it_has_patience() {
         client.write_all(ASK.as_bytes()).unwrap();
         assert!(read_until(client, "\r\n\r\n").is_some());
     }
-    let proxy = bed.proxy;
-    let draining =
-        std::thread::spawn(move || block_on(proxy.drain(PATIENCE, CancellationToken::new())));
+    let draining = std::thread::spawn(move || block_on(bed.drain(PATIENCE)));
     for client in &mut clients {
         client.write_all(b"still here").unwrap();
         assert!(read_until(client, "STILL HERE").is_some());
