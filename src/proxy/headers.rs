@@ -43,26 +43,35 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a field is this proxy's to say to a target.
+/// Whether a field is this proxy's to say to a target: how the message is framed, and where it came
+/// from.
 fn is_said_anew(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "host"
-            | "content-length"
-            | "forwarded"
-            | "x-forwarded-for"
-            | "x-forwarded-proto"
-            | "x-forwarded-host"
-    )
+    match name.as_str() {
+        "host" | "content-length" | "forwarded" => true,
+        other => other.starts_with('x') && tells_of_the_way(other.as_bytes()),
+    }
 }
+
+/// Whether a field tells, in a proxy's name, where a request came from. What descends from CGI takes
+/// `_` for `-`.
+fn tells_of_the_way(name: &[u8]) -> bool {
+    let begins = |with: &[u8]| {
+        let same = |(one, other): (&u8, &u8)| one == other || (*one, *other) == (b'_', b'-');
+        name.len() >= with.len() && name.iter().zip(with).all(same)
+    };
+    begins(b"x-forwarded-") || name.len() == REAL_IP.len() && begins(REAL_IP)
+}
+
+/// What nginx calls the client's address.
+const REAL_IP: &[u8] = b"x-real-ip";
 
 /// Whether a field frames, routes, authenticates or describes a message: never believed of
 /// trailers.
 fn is_for_heads(name: &HeaderName) -> bool {
-    matches!(
+    let described = matches!(
         name.as_str(),
-        "content-length"
-            | "host"
+        "via"
+            | "cdn-loop"
             | "authorization"
             | "content-encoding"
             | "content-type"
@@ -70,7 +79,8 @@ fn is_for_heads(name: &HeaderName) -> bool {
             | "cookie"
             | "set-cookie"
             | "expect"
-    )
+    );
+    described || is_said_anew(name)
 }
 
 /// Takes out all fields of a kind; mostly there are none.
@@ -396,6 +406,12 @@ mod tests {
             ("upgrade", "h2c"),
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),
+            ("x_forwarded-for", "1.2.3.4"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x_real_ip", "1.2.3.4"),
+            ("x-real-ips", "1"),
             ("accept", "*/*"),
         ]);
         let (host, mut out) = (HeaderValue::from_static("shop.internal"), HeaderMap::new());
@@ -403,13 +419,33 @@ mod tests {
         for gone in ["connection", "x-secret", "keep-alive", "te", "transfer-encoding"] {
             assert!(!out.contains_key(gone), "{gone}");
         }
-        for gone in ["content-length", "upgrade", "forwarded"] {
+        for gone in ["content-length", "upgrade", "forwarded", "x_forwarded-for"] {
             assert!(!out.contains_key(gone), "{gone}");
         }
+        for gone in ["x-forwarded-port", "x-forwarded-prefix", "x-real-ip", "x_real_ip"] {
+            assert!(!out.contains_key(gone), "a client may say what it likes: {gone}");
+        }
+        assert_eq!(out["x-real-ips"], "1");
         assert_eq!(out["accept"], "*/*");
         assert_eq!(out["host"], "shop.internal");
         assert_eq!(out["x-forwarded-for"], "fra1", "what came is not believed");
         assert_eq!(out["x-forwarded-host"], "fra1");
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_the_way() {
+        let mut trailers = map(&[
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("via", "1.1 a"),
+            ("cdn-loop", "a"),
+            ("x-checksum", "7"),
+        ]);
+        for_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-checksum", "7")]));
+        let announced = map(&[("trailer", "X-Forwarded-For, X-Checksum, Via")]);
+        assert_eq!(names_of_trailers(&announced), ["x-checksum"]);
     }
 
     #[test]
