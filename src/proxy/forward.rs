@@ -517,12 +517,17 @@ fn onward<T>(
     authority: &Authority<'_>,
 ) -> Result<Onward, Failure> {
     let uri = if filters.rewrite.is_none_or(|rewrite| rewrite.path.is_none()) {
-        // What is empty, before a fragment, shows as `/` but alone is no path.
-        let same = parts.uri.path_and_query().filter(|same| same.as_str() != "/").cloned();
-        Uri::from(same.unwrap_or(PathAndQuery::from_static("/")))
+        Uri::from(match parts.uri.path_and_query() {
+            // What is empty shows as `/` but is no path (RFC 9113, section 8.3.1).
+            Some(same) if same.as_str().starts_with('?') => {
+                path_and_query(format!("/{}", same.as_str()))?
+            }
+            Some(same) if same.as_str() != "/" => same.clone(),
+            _ => PathAndQuery::from_static("/"),
+        })
     } else {
         let text = filters.path(matched, parts.uri.path(), parts.uri.query());
-        PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Failure::Internal)?
+        Uri::from(path_and_query(text)?)
     };
     let received_host = authority.field();
     let rewritten = filters.rewrite.and_then(|rewrite| rewrite.host.as_ref());
@@ -531,6 +536,12 @@ fn onward<T>(
         None => received_host.clone(),
     };
     Ok(Onward { uri, host, received_host })
+}
+
+fn path_and_query(text: String) -> Result<PathAndQuery, Failure> {
+    let long = text.len() >= usize::from(u16::MAX) - 1;
+    let failure = if long { Failure::TargetTooLong } else { Failure::Internal };
+    PathAndQuery::try_from(text).map_err(|_| failure)
 }
 
 /// How many more proxies may pass on a request (RFC 9110, section 7.6.2).
