@@ -172,8 +172,9 @@ impl Worker {
         let (method, version) = (parts.method.clone(), parts.version);
         let noted = Noted::of(&parts.headers);
         let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
-        let grpc = grpc::is_spoken(&parts);
         let tunnel = Wanted::by(&mut parts, noted, &body);
+        // A refusal in gRPC's way would be the success that opens a tunnel.
+        let grpc = grpc::is_spoken(&parts) && !tunnel.is_stream();
         let decided = self.decide(&client, &parts, noted);
         let log = self.access_log.as_ref();
         let mut own = |route: Option<Arc<RunningRoute>>, answered| {
@@ -199,6 +200,12 @@ impl Worker {
                 drop(exchange);
                 (Some(route), failure, response)
             }
+            // To a client that wants a tunnel each success is one (RFC 8441, section 5).
+            Ok(Decided::Answered(route, response))
+                if tunnel.is_stream() && response.status().is_success() =>
+            {
+                own(route, Err(Failure::MethodRefused))
+            }
             Ok(Decided::Answered(route, response)) => own(route, Ok(response)),
             Err(failure) => own(None, Err(failure)),
         };
@@ -209,6 +216,9 @@ impl Worker {
         }
         if let Some(failure) = failure.filter(|_| grpc) {
             grpc::say(&mut response, failure);
+        }
+        if method == Method::HEAD {
+            reply::without_content(&mut response);
         }
         response
     }

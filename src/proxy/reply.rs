@@ -198,7 +198,16 @@ pub(crate) fn failed(
     response
 }
 
-/// The same, to a client that HTTP/1.1 has already given up on, and the last thing it is told.
+/// Leaves out what an answer to HEAD must not bring (RFC 9110, section 9.3.2) but says how much it
+/// would be.
+pub(super) fn without_content(response: &mut Response<ProxyBody>) {
+    let ProxyBody::Full(Some(content)) = response.body() else { return };
+    let length = HeaderValue::from(content.len());
+    *response.body_mut() = ProxyBody::empty();
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+}
+
+/// A refusal to a client that HTTP/1.1 has already given up on, and the last thing it is told.
 pub(super) fn farewell(failure: Failure, node: &str) -> Vec<u8> {
     let (mut head, body) = failed(failure, node, None).into_parts();
     let ProxyBody::Full(Some(body)) = body else { return Vec::new() };

@@ -4,6 +4,7 @@
 //! binary; here stand the claims that need the proxy's own counters, bounds and state.
 
 mod bed;
+mod blame;
 
 mod announced;
 mod bounds;
@@ -17,6 +18,7 @@ mod leaving;
 mod limits;
 mod lines;
 mod logging;
+mod own;
 mod policies;
 mod repeats;
 mod resting;

@@ -191,7 +191,7 @@ fn echoing(head: &str, stream: &mut TcpStream) -> bool {
     false
 }
 
-fn extended(path: &str, protocol: &'static str) -> Request<()> {
+pub(super) fn extended(path: &str, protocol: &'static str) -> Request<()> {
     let mut request = Request::connect(format!("http://a{path}"))
         .version(Version::HTTP_2)
         .header("sec-websocket-version", "13")
