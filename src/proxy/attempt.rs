@@ -21,7 +21,6 @@ use super::alarm::Alarm;
 use super::body::{Progress, RequestBody};
 use super::broken::Broken;
 use super::forward::{Asking, Worker, max_forwards};
-use super::grpc;
 use super::headers::{self, Fields, Hop};
 use super::http1_target::request::{self, Announced};
 use super::http2_target;
@@ -42,6 +41,9 @@ pub(super) struct Trying {
     route: Arc<RunningRoute>,
     index: usize,
     attempt: Option<Attempt>,
+    /// It ended before the target had as long as the rule gives it: the client, or the whole
+    /// exchange, had no more time.
+    cut_short: bool,
 }
 
 /// An attempt without a response head.
@@ -70,7 +72,7 @@ impl Trying {
         now: Moment,
     ) -> Trying {
         let attempt = route.payload.upstreams[index].known.cell.begin(now);
-        Trying { worker, route, index, attempt: Some(attempt) }
+        Trying { worker, route, index, attempt: Some(attempt), cut_short: false }
     }
 
     /// Sends the request; a kept connection that turns out stale is replaced once.
@@ -83,13 +85,14 @@ impl Trying {
     ) -> Result<Answered, Missed> {
         let bodiless = body.is_end_stream();
         let repeatable = bodiless && repeats::is_idempotent(&asking.parts.method);
-        let mut timeouts = self.route.payload.terms.timeouts.clone();
-        if let Some(patience) = grpc::patience(&asking.parts) {
-            timeouts.request = timeouts.request.min(patience);
-        }
+        let route = self.route.clone();
+        let timeouts = &route.payload.terms.timeouts;
+        // The first attempt has all the time that there is.
+        let since = if waited.is_zero() { asking.begun } else { Instant::now() };
         let mut fresh = false;
         loop {
-            let (mut lease, begun) = match self.connect(&timeouts, asking, fresh, waited).await {
+            let connected = self.connect(timeouts, asking, fresh, since, waited).await;
+            let (mut lease, begun) = match connected {
                 Ok(connected) => connected,
                 Err(failure) => {
                     return Err(Missed { failure, body: Some(body), unseen: false });
@@ -97,8 +100,7 @@ impl Trying {
             };
             self.ask(&mut lease, asking, body);
             self.sent(self.worker.clock.at(begun.into_std()));
-            let (asked, until) = (asking.begun, asking.until);
-            let deadlines = Deadlines { timeouts: &timeouts, asked, begun, until };
+            let deadlines = Deadlines { per_try: timeouts.per_try, asking, begun };
             let result = {
                 let answering = pin!(poll_fn(|cx| lease.poll_head(cx)));
                 deadlines.hold(answering, progress, asking.client.alarm.take()).await
@@ -134,6 +136,8 @@ impl Trying {
                     let clients = progress.waits_for_client() && !progress.is_whole();
                     let failure =
                         if clients { Failure::SlowRequest } else { Failure::ResponseTimeout };
+                    let had = ended.saturating_duration_since(since.max(progress.moved()));
+                    self.cut_short = had < timeouts.per_try.min(timeouts.request);
                     return Err(Missed { failure, body: None, unseen: false });
                 }
             }
@@ -142,26 +146,31 @@ impl Trying {
 
     /// A connection to the target, and when it was there.
     async fn connect(
-        &self,
+        &mut self,
         timeouts: &Timeouts,
         asking: &Asking,
         fresh: bool,
+        since: Instant,
         waited: &mut Duration,
     ) -> Result<(Lease, Instant), Failure> {
-        let upstream = self.upstream();
+        let upstream = &self.route.payload.upstreams[self.index];
         let pool = &self.worker.pool;
         let (to, tunnel) = (&upstream.known.endpoint, self.carries_tunnel(asking));
         let begun = Instant::now();
         if !fresh && let Some(lease) = pool.kept(to, tunnel, begun.into_std()) {
             return Ok((lease, begun));
         }
-        let until = (begun + timeouts.connect).min(asking.begun + timeouts.request);
+        let until = (begun + timeouts.connect).min(asking.begun + asking.patience);
         let until = asking.until.map_or(until, |end| end.min(until));
         // Apart: most requests find a connection, and what they are made of is moved about.
         let opened = timeout_at(until, Box::pin(pool.open(to, tunnel))).await;
         let ended = Instant::now();
         *waited += ended - begun;
-        let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
+        let Ok(opened) = opened else {
+            self.cut_short = ended - since < timeouts.connect.min(timeouts.request);
+            return Err(Failure::ConnectTimeout);
+        };
+        let (lease, rtt) = opened?;
         if let Some(rtt) = rtt {
             upstream.known.cell.observe_connect(rtt, self.worker.clock.at(ended.into_std()));
         }
@@ -281,6 +290,9 @@ impl Trying {
     pub(super) fn fail(&mut self, failure: Failure) {
         let failed = Outcome::ServerFailure { retry_after: None };
         let (end, outcome) = match failure {
+            Failure::ResponseTimeout | Failure::ConnectTimeout if self.cut_short => {
+                (AttemptEnd::Timeout, Outcome::CutShort)
+            }
             Failure::ResponseTimeout => (AttemptEnd::Timeout, Outcome::TimedOut),
             Failure::BadRequest(_) | Failure::SlowRequest | Failure::TooLarge => {
                 (AttemptEnd::Aborted, Outcome::Aborted)
@@ -296,7 +308,7 @@ impl Trying {
         let end = match outcome {
             Outcome::Success => AttemptEnd::Success,
             Outcome::ServerFailure { .. } => AttemptEnd::Failure,
-            Outcome::TimedOut => AttemptEnd::Timeout,
+            Outcome::TimedOut | Outcome::CutShort => AttemptEnd::Timeout,
             Outcome::Aborted => AttemptEnd::Aborted,
         };
         self.end(end, outcome, at);
@@ -335,10 +347,9 @@ impl Drop for Trying {
 /// The clocks of one try and of the whole request stand still while the client is still sending:
 /// a long upload is not a slow answer. A target that stops reading gets the time of one try.
 struct Deadlines<'a> {
-    timeouts: &'a Timeouts,
-    asked: Instant,
+    per_try: Duration,
+    asking: &'a Asking,
     begun: Instant,
-    until: Option<Instant>,
 }
 
 impl Deadlines<'_> {
@@ -349,37 +360,51 @@ impl Deadlines<'_> {
         progress: &Progress,
         mut alarm: Alarm<'_>,
     ) -> Option<F::Output> {
-        let mut until = self.next(progress);
         poll_fn(|cx| {
             if let Poll::Ready(output) = coming.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
             loop {
-                ready!(alarm.poll(until, cx));
-                let next = self.next(progress);
-                if next <= until {
+                let end = self.next(progress);
+                let look = self.look(progress, end);
+                ready!(alarm.poll(look, cx));
+                if look == end {
                     return Poll::Ready(None);
                 }
-                until = next;
             }
         })
         .await
     }
 
+    /// When to look again: the last byte of a request, which wakes nobody here, may bring the end
+    /// nearer.
+    fn look(&self, progress: &Progress, end: Instant) -> Instant {
+        if progress.is_whole() {
+            return end;
+        }
+        let (asking, now) = (self.asking, Instant::now());
+        let nearest = asking.begun.max(progress.moved()) + asking.patience;
+        let again = if nearest > now { nearest } else { now + asking.patience.max(LOOK) };
+        again.min(end)
+    }
+
     fn next(&self, progress: &Progress) -> Instant {
-        let per_try = self.timeouts.per_try;
-        let moved = self.begun.max(progress.moved());
+        let Deadlines { per_try, asking, begun } = *self;
+        let moved = begun.max(progress.moved());
         let next = if progress.is_whole() {
-            (moved + per_try).min(self.asked.max(progress.moved()) + self.timeouts.request)
+            (moved + per_try).min(asking.begun.max(progress.moved()) + asking.patience)
         } else if progress.waits_for_client() {
             // The body has a deadline of its own for a client that stops.
             Instant::now() + per_try
         } else {
             moved + per_try
         };
-        self.until.map_or(next, |until| until.min(next))
+        asking.until.map_or(next, |until| until.min(next))
     }
 }
+
+/// How often, at most, an attempt looks whether its request is whole by now.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What went wrong between this proxy and a target, or between the client and this proxy.
 fn classify(broken: &Broken, progress: &Progress) -> Failure {

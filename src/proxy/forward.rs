@@ -96,6 +96,8 @@ pub(super) struct Asking {
     /// Made here when the client sent none.
     pub(super) request_id: Option<HeaderValue>,
     pub(super) begun: Instant,
+    /// How long a response head is waited for: the rule's time, or the caller's where it has less.
+    pub(super) patience: Duration,
     /// When the whole exchange has to be over.
     pub(super) until: Option<Instant>,
     pub(super) tunnel: Wanted,
@@ -186,11 +188,24 @@ impl Worker {
         };
         let (route, failure, mut response) = match decided {
             Ok(Decided::Onward(route, onward)) => {
-                let until = route.payload.terms.timeouts.total.map(|total| begun + total);
+                let timeouts = &route.payload.terms.timeouts;
+                let until = timeouts.total.map(|total| begun + total);
+                let callers = if grpc { grpc::patience(&parts.headers) } else { None };
+                let patience = callers.map_or(timeouts.request, |own| own.min(timeouts.request));
                 let key = hash_key(&route.payload.terms.balance, &parts.headers, &client);
                 let (request_id, at) = (self.request_id(noted), underway.at);
-                let asking =
-                    Asking { parts, noted, onward, client, request_id, begun, until, tunnel, key };
+                let asking = Asking {
+                    parts,
+                    noted,
+                    onward,
+                    client,
+                    request_id,
+                    begun,
+                    patience,
+                    until,
+                    tunnel,
+                    key,
+                };
                 let exchange = Exchange::begin(log, at, &method, &asking, &route);
                 let answered = self.forward(&route, &exchange, body, underway).await;
                 let (failure, response) = self.outcome(answered, accept.as_ref());
@@ -380,7 +395,7 @@ impl Worker {
                     next = None;
                     if repeats.want_better(answered.response.status()) {
                         let response = &answered.response;
-                        let outcome = outcome(response.status(), response.headers());
+                        let outcome = outcome(asking, response.status(), response.headers());
                         trying.finish(outcome, self.clock.now());
                         next = self.another(asking, &mut repeats, &mut waited).await;
                     }
@@ -420,7 +435,7 @@ impl Worker {
         let target = self.pick(route, asking.key, repeats.tried(), self.clock.now())?;
         let pause = repeats.pause(target, &mut *self.rng.borrow_mut());
         // Without time left the next target would only be blamed for the last one.
-        let latest = asking.begun + route.payload.terms.timeouts.request;
+        let latest = asking.begun + asking.patience;
         let latest = asking.until.map_or(latest, |until| until.min(latest));
         if Instant::now() + pause >= latest || !repeats.spend(self.clock.now()) {
             return None;
@@ -477,15 +492,19 @@ fn answer(
     }
     let framing = headers::framing(parts.status, &parts.headers, noted);
     // A success would open the stream to a client that asked for a tunnel over it.
-    let refused = !asking.tunnel.is_stream() || !parts.status.is_success();
-    let Some(framing) = framing.filter(|_| refused) else {
+    let opens = asking.tunnel.is_stream() && parts.status.is_success();
+    let Some(framing) = framing else {
         trying.fail(Failure::BadResponse);
         return Err(Failure::BadResponse);
     };
     if framing.contradicts {
         lease.spoil();
     }
-    trying.finish(outcome(parts.status, &parts.headers), at);
+    trying.finish(outcome(asking, parts.status, &parts.headers), at);
+    if opens {
+        // The target need not speak WebSocket (RFC 9110, section 7.8): nothing is wrong with it.
+        return Err(Failure::BadResponse);
+    }
     // The hop to the client is this proxy's own (RFC 9112, section 2.3).
     parts.version = Version::HTTP_11;
     headers::for_client(&mut parts.headers, noted, framing);
@@ -497,8 +516,9 @@ fn answer(
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
 }
 
-fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
-    if status.is_server_error() {
+fn outcome(asking: &Asking, status: StatusCode, headers: &HeaderMap) -> Outcome {
+    let call_failed = || grpc::is_spoken(&asking.parts) && grpc::is_failure(headers);
+    if status.is_server_error() || call_failed() {
         Outcome::ServerFailure { retry_after: headers::retry_after(status, headers) }
     } else {
         Outcome::Success

@@ -161,6 +161,7 @@ impl Bench {
             client,
             request_id,
             begun,
+            patience: route.payload.terms.timeouts.request,
             until: None,
             tunnel,
             key: None,

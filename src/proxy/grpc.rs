@@ -26,13 +26,18 @@ pub(super) fn is_spoken(parts: &request::Parts) -> bool {
         })
 }
 
-/// How long the caller waits for an answer, where it says so.
-pub(super) fn patience(parts: &request::Parts) -> Option<Duration> {
-    if parts.version == Version::HTTP_2 { timeout(&parts.headers) } else { None }
+/// Whether the head of an answer says that the call failed, and that its target is to blame. What
+/// may as well be the caller's doing is not held against it: a deadline that it set, a method that
+/// is not there.
+pub(super) fn is_failure(headers: &HeaderMap) -> bool {
+    headers
+        .get(GRPC_STATUS)
+        .is_some_and(|status| matches!(status.as_bytes(), b"2" | b"13" | b"14" | b"15"))
 }
 
-/// At most eight digits and a unit.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
+/// How long the caller of this call waits for an answer, where it says so: at most eight digits and
+/// a unit.
+pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
     let (unit, digits) = headers.get(GRPC_TIMEOUT)?.as_bytes().split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -92,7 +97,7 @@ mod tests {
         let read = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(text));
-            timeout(&headers)
+            patience(&headers)
         };
         assert_eq!(read("2H"), Some(Duration::from_secs(7_200)));
         assert_eq!(read("99999999H").map(|long| long.as_secs()), Some(99_999_999 * 3_600));

@@ -75,6 +75,9 @@ pub enum Outcome {
     TimedOut,
     /// The client went away first.
     Aborted,
+    /// No response head in the time that the client, or the rest of the exchange, had: less than
+    /// the rule gives a target. A failure only where it usually answers long before that.
+    CutShort,
 }
 
 /// Whether a target may be sent to.
@@ -156,18 +159,39 @@ impl TargetCell {
                 let again = || took <= usual && selector.spend();
                 self.failed(now, retry_after, outlier, unit, again);
             }
-            Outcome::TimedOut => {
-                self.move_err(1.0, now);
-                self.failed(now, None, outlier, unit, || false);
-                self.sample(took, selector, now);
+            Outcome::TimedOut => self.timed_out(took, selector, outlier, unit, now),
+            Outcome::CutShort if self.is_late(took, selector, now) => {
+                self.timed_out(took, selector, outlier, unit, now);
             }
-            Outcome::Aborted => {
+            Outcome::CutShort | Outcome::Aborted => {
                 let known = self.n.load(Relaxed) > 0;
-                if known && took > self.snapshot(now).est(&selector.typical()) {
+                if known && took > self.usual(selector, now) {
                     self.fast.store(self.fast.load().max(took));
                 }
             }
         }
+    }
+
+    /// What an answer is expected to take, in ms; nothing while nothing is known.
+    fn usual(&self, selector: &Selector, now: Moment) -> f64 {
+        let known = self.n.load(Relaxed) > 0;
+        if known { self.snapshot(now).est(&selector.typical()) } else { 0.0 }
+    }
+
+    /// Whether this is so long, in ms, that something must be wrong with the target: by what it
+    /// takes at its best, and by what the rule's targets usually do.
+    fn is_late(&self, took: f64, selector: &Selector, now: Moment) -> bool {
+        let Snapshot { net, sb, .. } = self.snapshot(now);
+        let svc = selector.typical().svcbar.max(sb.unwrap_or(0.0));
+        svc > 0.0 && took > LATE_MS.max(LATE * (net + svc))
+    }
+
+    fn timed_out(&self, took: f64, selector: &Selector, outlier: &Outlier, unit: f64, now: Moment) {
+        // The answer would have taken longer: never a reason to expect it sooner.
+        let least = self.usual(selector, now);
+        self.move_err(1.0, now);
+        self.failed(now, None, outlier, unit, || false);
+        self.sample(took.max(least), selector, now);
     }
 
     /// A response's body, or a tunnel, begins to flow.
@@ -508,6 +532,10 @@ fn float(number: i64) -> f64 {
 pub(super) const LEAST_MS: f64 = 0.01;
 /// See `LEAST_MS`.
 pub(super) const MOST_MS: f64 = 600_000.0;
+/// An answer that takes so many times what it usually does is late, whoever waits for it.
+const LATE: f64 = 10.0;
+/// One that takes no longer is not, in ms: a pause of the machine may be to blame.
+const LATE_MS: f64 = 100.0;
 /// Re-trial interval, in seconds.
 const H_LEAST: f64 = 2.0;
 /// See `H_LEAST`.

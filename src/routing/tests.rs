@@ -121,9 +121,38 @@ fn a_peer_that_calls_a_target_near_is_forgotten_with_the_first_answer() {
     assert!(readings.latency_ms > 8.0 - 0.1, "{readings:?}");
 }
 
+#[test]
+fn a_caller_without_time_tells_something_only_of_a_target_that_is_late() {
+    let (cell, selector, mut now) = trained(&[20.0; 40]);
+    let before = cell.readings(now).unwrap();
+    for took in [0.01, 1.0, 5.0, 19.0, 99.0] {
+        exchange(&cell, &selector, &mut now, took, Outcome::CutShort);
+    }
+    let after = cell.readings(now).unwrap();
+    assert_eq!((after.net_ms, after.latency_ms), (before.net_ms, before.latency_ms));
+    assert_eq!((after.err, cell.standing(now)), (0.0, Standing::Ready));
+    for _ in 0..5 {
+        exchange(&cell, &selector, &mut now, 2_000.0, Outcome::CutShort);
+    }
+    assert!(cell.readings(now).unwrap().err > 0.2, "nobody else waits longer: it hangs");
+    assert_eq!(cell.standing(now), Standing::Ejected);
+}
+
+#[test]
+fn a_time_out_is_no_reason_to_expect_an_answer_sooner() {
+    let (cell, selector, mut now) = trained(&[200.0; 40]);
+    let before = cell.readings(now).unwrap();
+    for _ in 0..4 {
+        exchange(&cell, &selector, &mut now, 50.0, Outcome::TimedOut);
+    }
+    let after = cell.readings(now).unwrap();
+    assert!(after.net_ms >= before.net_ms - 1e-9, "{after:?}");
+    assert!(after.latency_ms >= before.latency_ms - 1e-9, "{after:?}");
+}
+
 proptest! {
     #[test]
-    fn in_flight_equals_sent_minus_done(ends in prop::collection::vec(0u8..5, 0..60)) {
+    fn in_flight_equals_sent_minus_done(ends in prop::collection::vec(0u8..6, 0..60)) {
         let (cell, selector) = (TargetCell::new(None), Selector::default());
         let mut now = start();
         let mut open = Vec::new();
@@ -131,6 +160,7 @@ proptest! {
         for end in ends {
             now = now + ms(3.0);
             let outcome = match end {
+                5 => Outcome::CutShort,
                 0 => SUCCESS,
                 1 => FAILURE,
                 2 => Outcome::TimedOut,

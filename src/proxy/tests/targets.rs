@@ -140,7 +140,7 @@ async fn converse(_: usize, request: Request<RecvStream>, mut respond: SendRespo
     sending.send_trailers(trailers).unwrap();
 }
 
-fn call(path: &str) -> Request<()> {
+pub(super) fn call(path: &str) -> Request<()> {
     let request = Request::post(format!("http://a{path}")).version(Version::HTTP_2);
     request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
 }
