@@ -48,8 +48,6 @@ pub(super) async fn serve(
     worker: Rc<Worker>,
     phase: watch::Receiver<Phase>,
 ) {
-    // A lost option costs latency, not correctness.
-    let _ = stream.set_nodelay(true);
     let _counted = Counted::begin(&worker.metrics, |metrics| &metrics.connections);
     let mut address = peer.ip();
     if worker.announcers.iter().any(|network| network.contains(address)) {
@@ -154,6 +152,7 @@ where
     builder.max_buf_size(REQUEST_HEAD_BYTES as usize);
     let requests = service_fn(|request| asking.answer(request));
     stream.looks_for_lines(true);
+    stream.says_its_end(client.is_secured());
     let mut serving = builder.serve_connection(TokioIo::new(stream), requests);
     let mut left = false;
     let ended = loop {
@@ -201,6 +200,7 @@ where
         let parts = serving.into_parts();
         let mut stream = parts.io.into_inner();
         stream.looks_for_lines(false);
+        stream.says_its_end(true);
         Box::pin(tunnel.carry(stream, &parts.read_buf)).await;
     } else {
         let _ = Pin::new(&mut serving).await;

@@ -136,9 +136,14 @@ impl Client {
         }
     }
 
+    /// Whether the connection is one of TLS.
+    pub(super) fn is_secured(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// The scheme of what it asks for.
     pub(super) fn scheme(&self) -> &'static str {
-        if self.identity.is_some() { "https" } else { "http" }
+        if self.is_secured() { "https" } else { "http" }
     }
 
     /// Whether its requests for this host belong on this connection.

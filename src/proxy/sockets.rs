@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::listener::ListenError;
 
@@ -76,6 +76,11 @@ impl Sockets {
                 addresses.push(*wanted);
             }
         }
+        for socket in rows.iter().flatten() {
+            // Each connection has it from its listener (Linux), which saves a call for each. A lost
+            // option costs latency, not correctness.
+            let _ = SockRef::from(socket).set_tcp_nodelay(true);
+        }
         Ok(Sockets { addresses, rows })
     }
 
@@ -136,6 +141,15 @@ mod tests {
             assert_eq!(new.rows.iter().flatten().count(), before.max(after));
             assert_eq!(inherited.left(), other.addresses, "what nobody asked for is left");
         }
+    }
+
+    #[test]
+    fn what_is_accepted_does_not_gather_small_writes() {
+        let sockets = Sockets::open(&[any()], 1, &mut Inherited::default()).unwrap();
+        let _client = std::net::TcpStream::connect(sockets.addresses[0]).unwrap();
+        sockets.rows[0][0].set_nonblocking(false).unwrap();
+        let (accepted, _) = sockets.rows[0][0].accept().unwrap();
+        assert!(accepted.nodelay().unwrap(), "TCP_NODELAY, from the listener");
     }
 
     #[test]
