@@ -1,6 +1,6 @@
 //! Opening a connection to a target: address, distance, TLS, and the protocol spoken over it.
 //!
-//! Keeps nothing: that is `pool`'s.
+//! Keeps nothing: that is `pool`'s. Which of several addresses it is `racing` decides.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -19,6 +19,7 @@ use super::body::RequestBody;
 use super::distance::Delayed;
 use super::http1_target::connection::{self, Connection, Stream};
 use super::pool::Endpoint;
+use super::racing;
 use super::reply::Failure;
 use super::resolve::Resolver;
 use super::target_tls::TargetTls;
@@ -50,27 +51,25 @@ impl Dialer {
         endpoint: &Endpoint,
         http1_only: bool,
     ) -> Result<(Opened, Duration), Failure> {
-        let addresses = self.resolver.resolve(&endpoint.address).await?;
-        let mut last = Failure::NameUnknown;
-        for address in addresses {
-            match self.open_at(endpoint, address, http1_only).await {
-                Ok(opened) => return Ok(opened),
-                Err(failure) => last = failure,
+        let mut addresses = self.resolver.resolve(&endpoint.address).await?;
+        let distance = self.distance_of(endpoint);
+        loop {
+            // Its failure is that of all who were left.
+            let connect = |address| connect(address, distance);
+            let (stream, rtt) = racing::first(&mut addresses, connect).await?;
+            match self.agree(endpoint, stream, distance, http1_only).await {
+                Ok(opened) => return Ok((opened, rtt)),
+                Err(failure) if addresses.is_empty() => return Err(failure),
+                Err(_) => {}
             }
         }
-        Err(last)
     }
 
     /// Whether the target takes a connection; nothing is said over it.
     pub(super) async fn reach(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        let mut last = Failure::NameUnknown;
-        for address in self.resolver.resolve(&endpoint.address).await? {
-            match self.connect(address, self.distance_of(endpoint)).await {
-                Ok(_) => return Ok(()),
-                Err(failure) => last = failure,
-            }
-        }
-        Err(last)
+        let mut addresses = self.resolver.resolve(&endpoint.address).await?;
+        let distance = self.distance_of(endpoint);
+        racing::first(&mut addresses, |address| connect(address, distance)).await.map(drop)
     }
 
     fn distance_of(&self, endpoint: &Endpoint) -> Option<Duration> {
@@ -78,51 +77,50 @@ impl Dialer {
         distance.filter(|delay| !delay.is_zero())
     }
 
-    async fn connect(
-        &self,
-        address: SocketAddr,
-        distance: Option<Duration>,
-    ) -> Result<TcpStream, Failure> {
-        if let Some(delay) = distance {
-            // The hand-shake takes a round trip.
-            tokio::time::sleep(delay * 2).await;
-        }
-        TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)
-    }
-
-    async fn open_at(
+    /// Comes to terms with who is at the other end, and on the protocol.
+    async fn agree(
         &self,
         endpoint: &Endpoint,
-        address: SocketAddr,
+        stream: TcpStream,
+        distance: Option<Duration>,
         http1_only: bool,
-    ) -> Result<(Opened, Duration), Failure> {
-        let begun = Instant::now();
-        let distance = self.distance_of(endpoint);
-        let stream = self.connect(address, distance).await?;
-        let rtt = begun.elapsed();
+    ) -> Result<Opened, Failure> {
         // A lost option costs latency, not correctness.
         let _ = stream.set_nodelay(true);
         let stream: Box<dyn Stream> = match distance {
             None => Box::new(stream),
             Some(delay) => Box::new(Delayed::new(stream, delay)),
         };
-        let opened = match endpoint.address.scheme {
-            Scheme::Http => Opened::Http1(Box::new(Connection::new(stream))),
-            Scheme::H2c => speak_http2(stream).await?,
+        match endpoint.address.scheme {
+            Scheme::Http => Ok(Opened::Http1(Box::new(Connection::new(stream)))),
+            Scheme::H2c => speak_http2(stream).await,
             Scheme::Https => {
                 // The state of TLS is large, and plain targets shall not pay for it.
                 let agreed = self.tls.connect(stream, endpoint.name(), http1_only);
                 let (stream, http2) = Box::pin(agreed).await?;
                 let stream: Box<dyn Stream> = Box::new(stream);
                 if http2 {
-                    speak_http2(stream).await?
+                    speak_http2(stream).await
                 } else {
-                    Opened::Http1(Box::new(Connection::new(stream)))
+                    Ok(Opened::Http1(Box::new(Connection::new(stream))))
                 }
             }
-        };
-        Ok((opened, rtt))
+        }
     }
+}
+
+/// A connection, and the round trip that it took.
+async fn connect(
+    address: SocketAddr,
+    distance: Option<Duration>,
+) -> Result<(TcpStream, Duration), Failure> {
+    let begun = Instant::now();
+    if let Some(delay) = distance {
+        // The hand-shake takes a round trip.
+        tokio::time::sleep(delay * 2).await;
+    }
+    let stream = TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)?;
+    Ok((stream, begun.elapsed()))
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {

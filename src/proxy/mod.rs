@@ -34,6 +34,7 @@ mod http2_target;
 mod noted;
 pub(crate) mod pool;
 pub(crate) mod prober;
+mod racing;
 mod repeats;
 mod reply;
 pub(crate) mod resolve;

@@ -47,6 +47,14 @@ impl Resolver {
         Resolver { policy, known: RefCell::default() }
     }
 
+    /// As if `name` had just been looked up.
+    #[cfg(test)]
+    pub(super) fn knowing(self, name: &str, addresses: &[IpAddr]) -> Resolver {
+        let found = (Instant::now(), addresses.to_vec());
+        self.known.borrow_mut().insert(name.to_string(), found);
+        self
+    }
+
     /// The addresses of a target, those that are allowed.
     pub(crate) async fn resolve(&self, target: &TargetAddress) -> Result<Vec<SocketAddr>, Failure> {
         let addresses = match target.literal() {

@@ -10,6 +10,7 @@ mod announced;
 mod bounds;
 mod changing;
 mod counting;
+mod dialling;
 mod framing;
 mod hostile;
 mod http2;
