@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::distance::Delayed;
+use super::first_word::{FirstWord, Listening};
 use super::http1_target::connection::{self, Connection, Stream};
 use super::pool::Endpoint;
 use super::racing;
@@ -124,6 +125,8 @@ async fn connect(
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
+    let stream = Listening::new(stream);
+    let word = stream.word();
     let (sender, connection) = http2::Builder::new(OnThisThread)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -137,13 +140,14 @@ async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
         .await
         .map_err(|_| Failure::ConnectRefused)?;
     let most = Rc::new(Cell::new(STREAMS as usize));
-    tokio::task::spawn_local(drive(connection, most.clone()));
+    tokio::task::spawn_local(drive(connection, word, most.clone()));
     Ok(Opened::Http2(sender, most))
 }
 
 /// Drives a connection, and keeps in mind how many streams the target allows.
 async fn drive<T>(
     connection: http2::Connection<T, RequestBody, OnThisThread>,
+    word: Rc<FirstWord>,
     most: Rc<Cell<usize>>,
 ) where
     T: Read + Write + Unpin + 'static,
@@ -151,9 +155,9 @@ async fn drive<T>(
     let mut connection = pin!(connection);
     let ended = poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx);
-        let told = connection.current_max_send_streams();
-        if told != UNTOLD {
-            most.set(told.min(STREAMS as usize));
+        // Until then it is `UNTOLD`, which a target may say as well.
+        if word.poll(cx).is_ready() {
+            most.set(connection.current_max_send_streams().min(STREAMS as usize));
         }
         polled
     });

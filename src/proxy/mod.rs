@@ -20,6 +20,7 @@ pub(crate) mod control_port;
 pub(crate) mod dial;
 mod field_blocks;
 mod first_line;
+mod first_word;
 mod forward;
 
 mod authority;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response, Version};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::bed::{Bed, Origin, PATIENCE, field, forward_by, ok, status, with_runtime as run};
 use super::http2::{ask, connect, get, whole};
@@ -239,6 +241,40 @@ fn a_target_that_allows_little_is_not_asked_for_more() {
             })
         });
         for answer in asked.collect::<Vec<_>>() {
+            assert_eq!(answer.await.unwrap(), 200);
+        }
+    });
+}
+
+#[test]
+fn a_target_that_allows_one_is_asked_for_one_at_a_time() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let origin = Origin2::limited(1, move |at, request, respond| {
+        let held = held.clone();
+        async move {
+            if request.uri().path() == "/held" {
+                drop(held.acquire().await);
+            }
+            fine(at, request, respond).await;
+        }
+    });
+    let bed = origin.bed();
+    run(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        // With its answer the target has said what it allows.
+        assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200);
+        assert_eq!(origin.next().0, 0);
+        let mut waiting = Vec::new();
+        for number in 0..2 {
+            let sender = sender.clone();
+            waiting.push(tokio::spawn(async move {
+                ask(&sender, get("http://a/held")).await.unwrap().status()
+            }));
+            assert_eq!(origin.next().0, number, "nobody waits behind another");
+        }
+        gate.close();
+        for answer in waiting {
             assert_eq!(answer.await.unwrap(), 200);
         }
     });
