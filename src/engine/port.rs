@@ -109,12 +109,12 @@ pub enum Input {
         /// Now, on the wall clock.
         wall: WallTime,
     },
-    /// Somebody set an overlay on this node; `data` none ends it.
-    SetOverlay {
-        /// Which rule.
-        id: RuleId,
-        /// The rule's data, and when it ends.
-        overlay: Option<(Bytes, Moment)>,
+    /// Somebody set overlays on this node.
+    SetOverlays {
+        /// Made by the shell; answered by `AnswerWrite`, without versions.
+        ticket: Ticket,
+        /// All or nothing: the rule's data and when it ends; none ends it now.
+        overlays: Vec<(RuleId, Option<(Bytes, Moment)>)>,
     },
     /// The rules file was read: all that it says now.
     FileRead {
@@ -222,6 +222,8 @@ pub enum WriteRefused {
     NotCertified,
     /// Too many overrides or writes at once.
     TooMany,
+    /// This node would hold too many overlays.
+    TooManyOverlays,
     /// The disk did not take it.
     NotStored,
 }
@@ -302,7 +304,7 @@ pub enum Effect {
         /// Overrides that take effect once they are durable.
         extra: Vec<Override>,
     },
-    /// Answer a `WriteByHand`.
+    /// Answer a `WriteByHand` or a `SetOverlays`.
     AnswerWrite {
         /// Of the input.
         ticket: Ticket,

@@ -182,7 +182,8 @@ impl Work {
         for id in ids {
             match set.serving(&id) {
                 None => changes.extend(self.gone(&id)),
-                Some(serving) if self.active.get(&id) == Some(&serving) => {}
+                // What was rejected meanwhile, an overlay say, has gone again.
+                Some(serving) if self.active.get(&id) == Some(&serving) => self.forgive(&id),
                 Some(serving) => match self.judge(&serving) {
                     Ok(Some(rule)) => {
                         changes.push(change(&serving, rule));
@@ -248,12 +249,19 @@ impl Work {
         let mut standings = self.lock();
         standings.active.insert(id.clone());
         standings.elsewhere.remove(&id);
-        let was_rejected = standings.rejected.remove(&id).is_some();
         drop(standings);
-        if was_rejected || self.fallback.remove(&id).is_some() {
+        self.forgive(&id);
+        self.active.insert(id, serving);
+    }
+
+    /// Forgets that something of this rule was rejected, and what was kept for then.
+    fn forgive(&mut self, id: &RuleId) {
+        let was_rejected = self.lock().rejected.remove(id).is_some();
+        // Both: what is left here would come into force after a later rejection.
+        let was_kept = self.fallback.remove(id).is_some();
+        if was_rejected || was_kept {
             self.disk.fallback(id.clone(), None);
         }
-        self.active.insert(id, serving);
     }
 
     fn gone(&mut self, id: &RuleId) -> Vec<RouteChange> {
@@ -261,11 +269,8 @@ impl Work {
         let mut standings = self.lock();
         standings.active.remove(id);
         standings.elsewhere.remove(id);
-        let was_rejected = standings.rejected.remove(id).is_some();
         drop(standings);
-        if was_rejected || self.fallback.remove(id).is_some() {
-            self.disk.fallback(id.clone(), None);
-        }
+        self.forgive(id);
         let created = crate::model::moment::WallTime(0);
         vec![RouteChange { id: id.clone(), version: None, rule: None, created }]
     }
@@ -307,5 +312,43 @@ fn change(serving: &Serving, rule: Arc<Rule>) -> RouteChange {
         version: serving.version,
         rule: Some(rule),
         created: serving.created,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::moment::WallTime;
+    use crate::model::rule_set::FileRule;
+    use crate::wire::rule_document::rules_from_yaml_or_json;
+
+    #[test]
+    fn a_rule_that_begins_anew_does_not_fall_back_on_its_former_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = super::super::disk::open(directory.path(), |_, _| {}).unwrap().disk;
+        let id = RuleId::parse("one").unwrap();
+        let parsed = rules_from_yaml_or_json("id: one\ndata: { respond: {} }\n").unwrap();
+        let good = parsed.into_iter().next().unwrap().data;
+        let policy = Arc::new(AddressPolicy { loopback: false, own: Vec::new() });
+        let mut work = Work {
+            here: Here { region: String::new(), labels: BTreeMap::new(), policy },
+            disk,
+            routes: Arc::new(Mutex::new(RoutesState::new(Arc::default()))),
+            standings: Arc::default(),
+            fallback: BTreeMap::from([(id.clone(), (Version::FIRST, good))]),
+            active: BTreeMap::new(),
+        };
+        let mut says = |version: u64, data: Option<&'static [u8]>| {
+            let mut set = RuleSet::default();
+            if let Some(data) = data.map(Bytes::from_static) {
+                let version = Version::new(version).unwrap();
+                set.file.insert(id.clone(), FileRule { version, data, created: WallTime(1) });
+            }
+            let rejected = work.activate(&set, Changed::Rules(vec![id.clone()])).len();
+            (rejected, work.active.len(), work.lock().active.len())
+        };
+        assert_eq!(says(2, Some(b"not a rule")), (1, 1, 1), "the disk remembers a better one");
+        assert_eq!(says(2, None), (0, 0, 0));
+        assert_eq!(says(3, Some(b"not a rule")), (1, 0, 0));
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -23,7 +24,7 @@ use crate::engine::port::{Effect, Event, HandWrite, Input, Ticket, WriteRefused,
 use crate::model::digest::{Digest, DigestReply};
 use crate::model::exchange::FromNode;
 use crate::model::head::Beacon;
-use crate::model::ids::PeerAddr;
+use crate::model::ids::{PeerAddr, RuleId};
 use crate::model::key::KeyLink;
 use crate::model::moment::Moment;
 use crate::model::peer::Neighbour;
@@ -37,6 +38,11 @@ pub(crate) enum Note {
     Digest { digest: Box<Digest>, reply: oneshot::Sender<DigestReply> },
     /// Somebody wrote by hand, no orchestrator could be reached, and they wait.
     Write { writes: Vec<HandWrite>, reply: oneshot::Sender<Result<Vec<Written>, WriteRefused>> },
+    /// Somebody set overlays, or ended them, and they wait.
+    Overlays {
+        overlays: Vec<(RuleId, Option<(Bytes, Moment)>)>,
+        reply: oneshot::Sender<Result<Vec<Written>, WriteRefused>>,
+    },
     /// Somebody waits until what was said before is in force.
     Settled(oneshot::Sender<()>),
     /// The node ends.
@@ -163,6 +169,11 @@ impl Driver {
                 let ticket = self.waiting.ticket();
                 self.waiting.writes.insert(ticket, reply);
                 Input::WriteByHand { ticket, writes, wall: self.clock.wall() }
+            }
+            Note::Overlays { overlays, reply } => {
+                let ticket = self.waiting.ticket();
+                self.waiting.writes.insert(ticket, reply);
+                Input::SetOverlays { ticket, overlays }
             }
             Note::Settled(done) => return self.activator.tell_settled(done),
             Note::End(_) => return,

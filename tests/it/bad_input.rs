@@ -265,3 +265,40 @@ fn a_rules_file_is_enough_and_is_watched() {
     });
     says("second");
 }
+
+#[test]
+fn an_overlay_that_this_node_refuses_says_so_and_leaves_nothing_behind() {
+    let first = "id: one\ndata: { respond: { body: first } }\n";
+    // Reachable from elsewhere: targets on this machine are not allowed.
+    let node = RulesNode::start("solo", first, &["--listen", "0.0.0.0:0"]);
+    let says = |body: &str| http(node.traffic, "GET", "/", None).filter(|a| a.body == body);
+    eventually(Duration::from_secs(20), "the rule is in force", || says("first"));
+    let path = "/v1/configuration/one?scope=node&ttl=10m";
+    let set = |method, body: Option<&str>| {
+        let answer = http(node.peer, method, path, body).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["results"]["one"].clone()
+    };
+    let rejected = |count: usize| {
+        eventually(Duration::from_secs(20), "what is rejected is known", || {
+            let status = http(node.peer, "GET", "/v1/status", None)?.json();
+            let listed = status["rejected"].as_array()?.len();
+            (listed == count && status["rules"]["rejected"] == count).then_some(())
+        });
+    };
+    let refused = set("POST", Some(r#"{"data": {"targets": [{"url": "http://127.0.0.1:9000"}]}}"#));
+    assert_eq!(refused["state"], "rejected", "{refused}");
+    assert!(refused["why"].as_str().unwrap().contains("127.0.0.1:9000"), "{refused}");
+    rejected(1);
+    assert!(says("first").is_some(), "the last good version stays");
+    assert_eq!(set("DELETE", None)["state"], "ended");
+    rejected(0);
+    let elsewhere = r#"{"data": {"nodes": {"regions": ["x"]}, "respond": {"body": "x"}}}"#;
+    let elsewhere = set("POST", Some(elsewhere));
+    assert_eq!(elsewhere["state"], "not_for_this_node", "{elsewhere}");
+    let taken = set("POST", Some(r#"{"data": {"respond": {"body": "over"}}}"#));
+    assert_eq!(taken["state"], "active", "{taken}");
+    assert!(says("over").is_some());
+    assert_eq!(set("DELETE", None)["state"], "ended");
+    assert!(says("first").is_some());
+}

@@ -145,23 +145,43 @@ impl Engine {
         self.overrides_won(won, Some(from), now);
     }
 
-    pub(super) fn set_overlay(&mut self, id: RuleId, overlay: Option<(Bytes, Moment)>) {
+    /// Sets and ends them all, or none if they would be too many.
+    pub(super) fn set_overlays(
+        &mut self,
+        ticket: Ticket,
+        overlays: Vec<(RuleId, Option<(Bytes, Moment)>)>,
+    ) {
+        let held = &self.replica.set.overlays;
+        let fresh =
+            |(id, overlay): &&(RuleId, Option<_>)| overlay.is_some() && !held.contains_key(id);
+        if held.len() + overlays.iter().filter(fresh).count() > limits::OVERLAYS {
+            return self.answer(ticket, Err(WriteRefused::TooManyOverlays));
+        }
+        self.put_overlays(overlays);
+        self.answer(ticket, Ok(Vec::new()));
+    }
+
+    /// The caller knows that there is room.
+    pub(super) fn put_overlays(&mut self, changes: Vec<(RuleId, Option<(Bytes, Moment)>)>) {
         let overlays = &mut self.replica.set.overlays;
-        match overlay {
-            Some((data, until)) => {
-                if overlays.len() >= limits::OVERLAYS && !overlays.contains_key(&id) {
-                    return;
+        let mut changed = Vec::new();
+        for (id, overlay) in changes {
+            let news = match overlay {
+                Some((data, until)) => {
+                    overlays.insert(id.clone(), Overlay { data, until });
+                    true
                 }
-                overlays.insert(id.clone(), Overlay { data, until });
-            }
-            None => {
-                if overlays.remove(&id).is_none() {
-                    return;
-                }
+                None => overlays.remove(&id).is_some(),
+            };
+            if news {
+                changed.push(id);
             }
         }
+        if changed.is_empty() {
+            return;
+        }
         self.replica.set.local_changes += 1;
-        self.effects.push_back(Effect::Activate { changed: Changed::Rules(vec![id]) });
+        self.effects.push_back(Effect::Activate { changed: Changed::Rules(changed) });
     }
 
     pub(super) fn file_read(&mut self, rules: BTreeMap<RuleId, Bytes>, wall: WallTime) {
@@ -280,3 +300,7 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/overlays.rs"]
+mod tests;

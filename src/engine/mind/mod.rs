@@ -138,7 +138,7 @@ impl Engine {
                     self.effects.push_back(Effect::AnswerWrite { ticket, result });
                 }
             }
-            Input::SetOverlay { id, overlay } => self.set_overlay(id, overlay),
+            Input::SetOverlays { ticket, overlays } => self.set_overlays(ticket, overlays),
             Input::FileRead { rules, wall } => self.file_read(rules, wall),
             Input::Activated { position, rejected } => self.activated(position, rejected),
             Input::Stored { ticket, done } => self.stored(ticket, done, now),
@@ -242,17 +242,15 @@ impl Engine {
             self.gossip.avoid(slow, now + AVOID);
             self.peer_failed(slow);
         }
-        let ended: Vec<RuleId> = self
+        let ended = self
             .replica
             .set
             .overlays
             .iter()
             .filter(|(_, overlay)| now >= overlay.until)
-            .map(|(id, _)| id.clone())
+            .map(|(id, _)| (id.clone(), None))
             .collect();
-        for id in ended {
-            self.set_overlay(id, None);
-        }
+        self.put_overlays(ended);
     }
 
     fn report(&mut self, now: Moment) {

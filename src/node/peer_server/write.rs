@@ -20,7 +20,7 @@ use super::super::activation::Standing;
 use super::super::driver::Note;
 use super::super::subscriber::writes::{Forwarded, Refusal, RefusalKind};
 use super::{Door, problem};
-use crate::engine::port::{Expected, HandWrite, Input, WriteRefused};
+use crate::engine::port::{Expected, HandWrite, WriteRefused};
 use crate::model::head::Position;
 use crate::model::ids::{NodeId, RuleId, Version, WriteId};
 use crate::model::limits;
@@ -309,17 +309,12 @@ async fn in_force(
     door.activator.settled().await;
     let mut results = Map::new();
     for (id, version) in rules {
-        let mut entry = json!({ "version": version.get() });
-        entry["state"] = Value::from(match door.activator.standing(id) {
-            _ if !arrived => "accepted",
-            Standing::Active => "active",
-            Standing::NotHere => "not_for_this_node",
-            Standing::Absent => "retired",
-            Standing::Rejected(why) => {
-                entry["why"] = Value::from(why);
-                "rejected"
-            }
-        });
+        let entry = json!({ "version": version.get() });
+        let entry = match door.activator.standing(id) {
+            _ if !arrived => with_state(entry, "accepted"),
+            Standing::Absent => with_state(entry, "retired"),
+            standing => with_standing(entry, standing),
+        };
         results.insert(id.to_string(), entry);
     }
     let through = if position.is_some() { "orchestrator" } else { "override" };
@@ -333,23 +328,53 @@ async fn in_force(
 
 async fn set_overlays(door: &Door, writes: Vec<HandWrite>, ttl: Duration) -> Response {
     let until = door.clock.now() + ttl;
-    let mut results = Map::new();
-    for write in writes {
-        let overlay = write.body.data().map(|data| (data.clone(), until));
-        let state = if overlay.is_some() { "active" } else { "ended" };
-        let note = Note::input(Input::SetOverlay { id: write.id.clone(), overlay });
-        if door.notes.send(note).await.is_err() {
-            return refuse(&WriteRefused::NotStored);
-        }
-        results.insert(write.id.to_string(), json!({ "state": state, "overlay": true }));
-    }
-    // The loop must have taken the notes before their activation can be waited for.
+    let overlay = |write: HandWrite| {
+        let data = write.body.data().map(|data| (data.clone(), until));
+        (write.id, data)
+    };
+    let overlays: Vec<_> = writes.into_iter().map(overlay).collect();
+    let ids: Vec<(RuleId, bool)> =
+        overlays.iter().map(|(id, overlay)| (id.clone(), overlay.is_some())).collect();
     let (reply, waiting) = oneshot::channel();
-    if door.notes.send(Note::Write { writes: Vec::new(), reply }).await.is_ok() {
-        let _ = waiting.await;
+    if door.notes.send(Note::Overlays { overlays, reply }).await.is_err() {
+        return refuse(&WriteRefused::NotStored);
+    }
+    match waiting.await {
+        Ok(Ok(_)) => {}
+        Ok(Err(refused)) => return refuse(&refused),
+        Err(_) => return refuse(&WriteRefused::NotStored),
     }
     door.activator.settled().await;
+    let mut results = Map::new();
+    for (id, set) in ids {
+        let entry = json!({ "overlay": true });
+        let entry = match door.activator.standing(&id) {
+            standing if set => with_standing(entry, standing),
+            _ => with_state(entry, "ended"),
+        };
+        results.insert(id.to_string(), entry);
+    }
     problem::json(StatusCode::OK, &json!({ "results": results, "through": "overlay" }))
+}
+
+/// How a rule stands, and why where it is rejected.
+fn with_standing(entry: Value, standing: Standing) -> Value {
+    match standing {
+        Standing::Active => with_state(entry, "active"),
+        Standing::NotHere => with_state(entry, "not_for_this_node"),
+        // It was set a moment ago: it has ended, or somebody has ended it, since.
+        Standing::Absent => with_state(entry, "ended"),
+        Standing::Rejected(why) => {
+            let mut entry = with_state(entry, "rejected");
+            entry["why"] = Value::from(why);
+            entry
+        }
+    }
+}
+
+fn with_state(mut entry: Value, state: &str) -> Value {
+    entry["state"] = Value::from(state);
+    entry
 }
 
 fn unreadable(error: &serde_json::Error) -> Response {
@@ -398,6 +423,11 @@ fn refuse(refused: &WriteRefused) -> Response {
             StatusCode::SERVICE_UNAVAILABLE,
             "too_many",
             "too many writes by hand at once, or too many overrides held",
+        ),
+        WriteRefused::TooManyOverlays => problem::of(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many",
+            &format!("a node holds at most {} overlays; end some first", limits::OVERLAYS),
         ),
         WriteRefused::NotStored => problem::of(
             StatusCode::INSUFFICIENT_STORAGE,
