@@ -233,6 +233,11 @@ impl TargetCell {
         }
     }
 
+    /// When its ejection ends, or has ended.
+    pub(super) fn ejected_until(&self) -> Moment {
+        Moment::from_nanos(self.until.load(Relaxed))
+    }
+
     /// Whether there is an estimate that is not too old, or a hint.
     pub fn is_known(&self, now: Moment) -> bool {
         let sampled = self.n.load(Relaxed) > 0

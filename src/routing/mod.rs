@@ -5,6 +5,7 @@ pub mod table;
 
 pub mod budget;
 pub mod cell;
+mod ejection;
 pub mod estimate;
 pub mod hash;
 pub mod pick;

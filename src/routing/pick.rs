@@ -6,6 +6,7 @@
 use rand::{Rng, RngExt};
 
 use super::cell::{Standing, TargetCell};
+use super::ejection::{LastOut, most_out};
 use super::estimate::{Cost, Typical};
 use super::hash;
 use super::selector::{Selector, ShortList};
@@ -133,6 +134,8 @@ struct Field<'a> {
     now: Moment,
     /// Too many are out: passive ejection is ignored, cost alone decides.
     panic: bool,
+    /// More are ejected than the rule lets be kept out: up to this one they are.
+    last_out: Option<LastOut>,
     /// Nobody would be left otherwise: those tried before are tried again.
     again: bool,
 }
@@ -164,16 +167,21 @@ impl<'a> Field<'a> {
         if down == weighty {
             return Err(NoneReady::AllDown);
         }
-        let share = |part: usize| part as f64 / weighty as f64;
-        let over = share(ejected) > outlier.max_ejected || share(ejected + down) > PANIC;
+        let most_out = most_out(outlier.max_ejected, weighty);
+        let share = (ejected + down) as f64 / weighty as f64;
+        // A rule that lets more than half be kept out means it.
+        let over = most_out == 0 || share > PANIC.max(outlier.max_ejected);
         let panic = ejected > 0 && over;
-        let left = fresh + if panic { ejected } else { 0 };
+        let let_in = if panic { ejected } else { ejected.saturating_sub(most_out) };
+        let last_out = (!panic && let_in > 0).then(|| LastOut::of(candidates, now, most_out));
+        let left = fresh + let_in;
         let alone = weighty - down == tried.len();
         if left == 0 && !alone && ejected == 0 {
             return Err(NoneReady::AllTried);
         }
         // With passive ejection only and nobody else left, a target is better than none.
-        Ok(Field { candidates, tried, now, panic: panic || left == 0, again: left == 0 })
+        let panic = panic || left == 0;
+        Ok(Field { candidates, tried, now, panic, last_out, again: left == 0 })
     }
 
     fn allows(&self, index: usize) -> bool {
@@ -183,7 +191,10 @@ impl<'a> Field<'a> {
         }
         match candidate.standing(self.now) {
             Standing::Down => false,
-            Standing::Ejected => self.panic,
+            Standing::Ejected => {
+                let out = |last: LastOut| last.keeps_out(index, candidate);
+                self.panic || self.last_out.is_some_and(|last| !out(last))
+            }
             Standing::HalfOpen => self.panic || candidate.cell.in_flight() == 0,
             Standing::Ready | Standing::Unknown => true,
         }
@@ -411,5 +422,5 @@ const SCANNED: usize = 32;
 const SHORT: usize = 16;
 /// And how many random others.
 const OTHERS: usize = 2;
-/// More than this share out of service: cost alone decides.
+/// More than this share out of service, or than a rule lets be ejected: cost alone decides.
 const PANIC: f64 = 0.5;
