@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -57,9 +58,17 @@ enum Source {
     /// It is known to be empty.
     Nowhere,
     /// Apart, so that requests without a body are small.
-    Client(Box<(Incoming, Watch)>),
+    Client(Box<Received>),
     /// Said by the proxy itself.
     Own(Option<Bytes>),
+}
+
+/// A request body on its way from a client.
+struct Received {
+    incoming: Incoming,
+    /// Whether it comes over HTTP/2.
+    http2: bool,
+    watch: Watch,
 }
 
 /// How far a request body has come; read by whoever waits for the response.
@@ -246,10 +255,10 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// A body to be sent on, as the rule's terms allow; `until` is when all has to be over. Fails
-    /// at once where the client says that it will be too large.
+    /// A body to be sent on, as the rule's terms allow, received in this version of HTTP; `until`
+    /// is when all has to be over. Fails at once where the client says that it will be too large.
     pub(crate) fn new(
-        body: Incoming,
+        (body, version): (Incoming, Version),
         terms: &Terms,
         until: Option<Instant>,
         progress: Rc<Progress>,
@@ -264,7 +273,8 @@ impl RequestBody {
         let source = if empty {
             Source::Nowhere
         } else {
-            Source::Client(Box::new((body, Watch::new(patience))))
+            let (http2, watch) = (version == Version::HTTP_2, Watch::new(patience));
+            Source::Client(Box::new(Received { incoming: body, http2, watch }))
         };
         Ok(RequestBody { source, room, progress })
     }
@@ -332,6 +342,18 @@ fn ends<E>(frame: &Option<Result<Frame<Bytes>, E>>) -> bool {
     frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
 }
 
+/// The next frame of a body that comes over HTTP/2. To hyper a stream that is reset without an
+/// error has ended; whether all of the body was there only END_STREAM says (RFC 9113, section 8.1).
+pub(super) fn poll_stream(
+    body: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+        None if !body.is_end_stream() => Poll::Ready(Some(Err(Broken::Reset))),
+        frame => Poll::Ready(frame.map(|frame| frame.map_err(Broken::Hyper))),
+    }
+}
+
 impl Body for ProxyBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -383,16 +405,20 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
-        let (incoming, watch) = match &mut body.source {
+        let Received { incoming, http2, watch } = match &mut body.source {
             Source::Nowhere => return Poll::Ready(None),
             Source::Own(bytes) => {
                 body.progress.whole.set(true);
                 return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
             }
-            Source::Client(client) => (&mut client.0, &mut client.1),
+            Source::Client(client) => &mut **client,
         };
         let progress = &body.progress;
-        let polled = Pin::new(&mut *incoming).poll_frame(cx).map_err(Broken::Hyper);
+        let polled = if *http2 {
+            poll_stream(incoming, cx)
+        } else {
+            Pin::new(&mut *incoming).poll_frame(cx).map_err(Broken::Hyper)
+        };
         let polled = watch.over(polled, cx);
         progress.waiting.set(polled.is_pending());
         let mut frame = ready!(polled);
@@ -420,7 +446,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Nowhere => true,
-            Source::Client(client) => client.0.is_end_stream(),
+            Source::Client(client) => client.incoming.is_end_stream(),
             Source::Own(bytes) => bytes.is_none(),
         }
     }
@@ -428,7 +454,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Nowhere => SizeHint::with_exact(0),
-            Source::Client(client) => client.0.size_hint(),
+            Source::Client(client) => client.incoming.size_hint(),
             Source::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

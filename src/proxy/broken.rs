@@ -9,6 +9,8 @@ pub(super) enum Broken {
     Request,
     /// The connection ended.
     Ended,
+    /// The stream was reset in the middle of a body, by somebody who saw no error.
+    Reset,
     /// What the target said is no HTTP/1.1.
     Malformed,
     /// hyper says why: over HTTP/2 to a target, or with a client.
@@ -41,6 +43,7 @@ impl Broken {
     pub(super) fn ends_connection(&self) -> bool {
         match self {
             Broken::Hyper(error) => http2_target::ends_connection(error),
+            Broken::Reset => false,
             _ => true,
         }
     }
@@ -51,6 +54,7 @@ impl std::fmt::Display for Broken {
         match self {
             Broken::Request => f.write_str("the request's body broke off"),
             Broken::Ended => f.write_str("the connection ended"),
+            Broken::Reset => f.write_str("the stream was reset"),
             Broken::Malformed => f.write_str("what came is no HTTP/1.1"),
             Broken::Hyper(error) => error.fmt(f),
         }

@@ -382,6 +382,7 @@ impl Worker {
         let asking = exchange.asking;
         let progress = Progress::new(self.clock, asking.begun);
         underway.enter(route)?;
+        let body = (body, asking.parts.version);
         let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
         let bodiless = body.is_end_stream();
         let mut now = underway.at;

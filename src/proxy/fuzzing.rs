@@ -149,6 +149,7 @@ impl Bench {
         };
         let begun = Instant::now();
         let progress = Progress::new(self.worker.clock, begun);
+        let body = (body, parts.version);
         let Ok(body) = RequestBody::new(body, &route.payload.terms, None, progress) else {
             return Ok(Response::new(ProxyBody::empty()));
         };

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::body::RequestBody;
+use super::body::{self, RequestBody};
 use super::broken::Broken;
 use super::dial::{Dialer, Opened};
 use super::http1_target::connection::{Connection, Stream};
@@ -344,7 +344,7 @@ impl Lease {
             Carrier::Http1(connection) => connection.poll_frame(cx),
             Carrier::Uploading(upload) => upload.with(|connection| connection.poll_frame(cx)),
             Carrier::Http2(exchange) => match &mut exchange.body {
-                Some(body) => Pin::new(body).poll_frame(cx).map_err(Broken::Hyper),
+                Some(body) => body::poll_stream(body, cx),
                 None => Poll::Ready(None),
             },
             Carrier::Over => Poll::Ready(None),

@@ -1,7 +1,7 @@
 //! HTTP/2 from clients, in clear text with prior knowledge: the same duties in another framing.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -9,7 +9,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response, Version};
 
 use super::bed::{
-    Bed, Origin, PATIENCE, field, forward, ok, read_until, status, with_runtime as run,
+    Bed, Origin, PATIENCE, field, forward, ok, read_all, read_until, status, with_runtime as run,
 };
 
 /// Speaks HTTP/2 to the bed; the connection is driven beside the test.
@@ -123,6 +123,31 @@ fn a_body_goes_through_with_its_length_or_without() {
             let answer = answer.await.unwrap();
             assert_eq!(whole(answer.into_body()).await.unwrap().0, seen);
         }
+    });
+}
+
+#[test]
+fn a_body_whose_stream_is_reset_without_an_error_does_not_end_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bed = Bed::start(forward(&[listener.local_addr().unwrap()]));
+    let (came, first) = tokio::sync::oneshot::channel();
+    let origin = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        read_until(&mut stream, "\r\n\r\n4\r\npart\r\n").unwrap();
+        came.send(()).unwrap();
+        read_all(&mut stream)
+    });
+    run(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        let request = Request::post("http://a/").version(Version::HTTP_2).body(()).unwrap();
+        let mut sender = sender.ready().await.unwrap();
+        let (_answer, mut body) = sender.send_request(request, false).unwrap();
+        body.send_data(Bytes::from_static(b"part"), false).unwrap();
+        first.await.unwrap();
+        body.send_reset(Reason::NO_ERROR);
+        let rest = tokio::task::spawn_blocking(|| origin.join().unwrap()).await.unwrap();
+        assert_eq!(rest, "", "RFC 9112 8: no false end");
     });
 }
 
@@ -258,5 +283,5 @@ fn the_preface_is_only_good_at_the_beginning() {
     origin.next();
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     client.write_all(&frame(4, 0, 0, &[])).unwrap();
-    assert_eq!(super::bed::read_all(&mut client), "", "no settings come back");
+    assert_eq!(read_all(&mut client), "", "no settings come back");
 }

@@ -1,6 +1,7 @@
 //! Targets that speak HTTP/2: the same exchange in another form, many over one connection.
 
 use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,9 +13,11 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response, Version};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
-use super::bed::{Bed, Origin, PATIENCE, field, forward_by, ok, status, with_runtime as run};
+use super::bed::{
+    Bed, Origin, PATIENCE, field, forward_by, ok, read_all, read_until, status, with_runtime as run,
+};
 use super::http2::{ask, connect, get, whole};
 use crate::model::rule::Scheme;
 
@@ -125,6 +128,49 @@ fn a_body_of_either_kind_reaches_such_a_target() {
     let answer = bed.raw(&format!("{head}{chunked}"));
     assert_eq!(field(&answer, "x-length"), None, "{answer}");
     assert!(answer.contains("query"), "{answer}");
+}
+
+#[test]
+fn an_answer_whose_stream_is_reset_without_an_error_does_not_end_whole() {
+    let came = Arc::new(Notify::new());
+    let origin = Origin2::start({
+        let came = came.clone();
+        move |_, _, mut respond: SendResponse<Bytes>| {
+            let came = came.clone();
+            async move {
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from_static(b"part"), false).unwrap();
+                came.notified().await;
+                body.send_reset(Reason::NO_ERROR);
+            }
+        }
+    });
+    let bed = origin.bed();
+    let mut client = bed.client();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert!(read_until(&mut client, "part\r\n").is_some());
+    came.notify_one();
+    assert_eq!(read_all(&mut client), "", "RFC 9112 8: no false end");
+    run(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        let mut body = ask(&sender, get("http://a/")).await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "part");
+        came.notify_one();
+        assert!(body.data().await.is_some_and(|end| end.is_err()), "RFC 9113 8.1");
+    });
+}
+
+#[test]
+fn an_early_answer_is_whole_though_its_stream_is_reset_then() {
+    let origin = Origin2::start(fine);
+    let bed = origin.bed();
+    // Whoever answers without waiting for the body resets the stream without an error.
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut client = bed.client();
+    client.write_all(head.as_bytes()).unwrap();
+    let answer = read_until(&mut client, "0\r\n\r\n").expect("RFC 9113 8.1: an end");
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert!(answer.contains("2\r\nok\r\n"), "{answer}");
 }
 
 /// Sends every message back as it comes, then a status in trailers.
