@@ -30,7 +30,7 @@ pub(super) struct Line {
     text: Vec<u8>,
     /// Bytes of the answer's body that were passed on.
     pub(super) bytes: u64,
-    /// Until the last byte of the answer was passed on.
+    /// Until the last byte was passed on, of the answer or of an upload that outlived it.
     pub(super) took: Duration,
     /// Until the head of the answer, without the waiting for targets.
     overhead: Option<Duration>,

@@ -39,13 +39,17 @@ impl Activity {
         self.begun.set(self.begun.get() + 1);
         self.under_way.set(self.under_way.get() + 1);
         self.bodiless.set(bodiless);
+        // What is left of the last request, behind its answer, has a deadline of its own.
+        self.until.set(None);
     }
 
-    /// Its answer is over, one way or the other.
+    /// It is over, one way or the other.
     pub(super) fn ends(&self, now: Instant) {
         self.under_way.set(self.under_way.get().saturating_sub(1));
         self.since.set(now);
-        self.until.set(None);
+        if self.under_way.get() == 0 {
+            self.until.set(None);
+        }
     }
 
     /// An answer is under way that has to be over by then.

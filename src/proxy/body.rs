@@ -41,8 +41,8 @@ pub(crate) struct ResponseBody {
     broken: Option<BodyError>,
     /// Where it comes from; given back to its pool when it has ended.
     lease: Lease,
-    _open: OpenBody,
-    underway: Underway,
+    /// None where what is left of the request has it.
+    counted: Option<(OpenBody, Underway)>,
 }
 
 /// A request body on its way to a target.
@@ -87,6 +87,7 @@ pub(crate) struct Progress {
 pub(crate) struct OpenBody(Arc<Known>);
 
 /// How long a body or a tunnel may take.
+#[derive(Clone, Copy)]
 pub(crate) struct Patience {
     /// From one move to the next.
     pub(crate) idle: Duration,
@@ -153,14 +154,14 @@ impl ResponseBody {
         patience: Patience,
         mut lease: Lease,
         open: OpenBody,
-        underway: Underway,
+        mut underway: Underway,
     ) -> ResponseBody {
         // A client may take in nothing of the answer before all that it sends is gone.
         lease.let_go();
         let (watch, broken) = (Watch::new(patience), None);
         underway.client.activity.ends_by(watch.patience.until);
-        let mut whole = ResponseBody { watch, broken, lease, _open: open, underway };
-        whole.underway.complete(false);
+        underway.complete(false);
+        let mut whole = ResponseBody { watch, broken, lease, counted: Some((open, underway)) };
         if whole.lease.is_end_stream() {
             whole.ended();
         }
@@ -183,9 +184,20 @@ impl ResponseBody {
         }
     }
 
+    fn passed_on(&mut self, bytes: usize) {
+        if let Some((_, underway)) = &mut self.counted {
+            underway.passed_on(bytes);
+        }
+    }
+
+    /// The answer is whole. What is left of the request still counts, and has to move.
     fn ended(&mut self) {
-        self.underway.complete(true);
-        self.lease.give_back();
+        if let Some((_, underway)) = &mut self.counted {
+            underway.complete(true);
+        }
+        if let Some(upload) = self.lease.give_back() {
+            upload.go_on(self.watch.patience, self.counted.take());
+        }
     }
 }
 
@@ -369,7 +381,7 @@ impl Body for ProxyBody {
                 if let Some(Ok(data)) =
                     frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref))
                 {
-                    body.underway.passed_on(data.map_or(0, Bytes::len));
+                    body.passed_on(data.map_or(0, Bytes::len));
                 }
                 if ends(&frame) || body.lease.is_end_stream() {
                     body.ended();

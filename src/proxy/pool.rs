@@ -389,16 +389,20 @@ impl Lease {
     }
 
     /// The answer is whole: somebody else may use the connection, if nothing is left of this
-    /// exchange.
-    pub(super) fn give_back(&mut self) {
+    /// exchange. What is left of the request ends with what is returned.
+    pub(super) fn give_back(&mut self) -> Option<Upload> {
         let connection = match self.take() {
-            Carrier::Http1(connection) => Some(connection),
-            Carrier::Uploading(upload) => upload.into_connection(),
-            Carrier::Http2(_) | Carrier::Over => None,
+            Carrier::Http1(connection) => connection,
+            Carrier::Uploading(upload) => match upload.into_connection() {
+                Ok(connection) => connection,
+                Err(upload) => return Some(upload),
+            },
+            Carrier::Http2(_) | Carrier::Over => return None,
         };
-        if let Some(connection) = connection.filter(|it| !self.spoilt && it.is_clean()) {
+        if !self.spoilt && connection.is_clean() {
             self.pool.put(&self.endpoint, connection);
         }
+        None
     }
 
     /// The connection that is not one of HTTP any more, and what came over it already.

@@ -107,6 +107,11 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
         self.outgoing.is_over()
     }
 
+    /// How often anything of the request went on.
+    pub(super) fn moves(&self) -> u64 {
+        self.outgoing.moves()
+    }
+
     /// Sends, and waits for the head of the answer.
     pub(in crate::proxy) fn poll_head(
         &mut self,

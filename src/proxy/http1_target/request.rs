@@ -36,8 +36,8 @@ pub(super) struct Outgoing<B> {
     /// What stands behind the data.
     end: &'static [u8],
     body: Option<(B, Announced)>,
-    /// Whether anything of this request is gone.
-    begun: bool,
+    /// How often anything of this request went on; until then nothing of it is gone.
+    moves: u64,
     /// Whether everything is handed to the connection, down to its last layer.
     flushed: bool,
 }
@@ -104,7 +104,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             data: Bytes::new(),
             end: b"",
             body: None,
-            begun: false,
+            moves: 0,
             flushed: true,
         }
     }
@@ -115,7 +115,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         head(&mut self.text);
         announced.write(&mut self.text);
         self.text.extend_from_slice(b"\r\n");
-        (self.gone, self.begun, self.flushed) = (0, false, false);
+        (self.gone, self.moves, self.flushed) = (0, 0, false);
         self.body = (!body.is_end_stream()).then_some((body, announced));
     }
 
@@ -124,9 +124,14 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         self.flushed
     }
 
+    /// How often anything of it went on.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
+    }
+
     /// The body, where nothing of the request is gone.
     pub(super) fn take_unsent(&mut self) -> Option<B> {
-        if self.begun { None } else { self.body.take().map(|(body, _)| body) }
+        if self.moves > 0 { None } else { self.body.take().map(|(body, _)| body) }
     }
 
     /// Sends what can be sent; ready once all of it is gone.
@@ -161,7 +166,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             return Ok(Poll::Pending);
         };
         // A body that was begun is not the caller's any more.
-        self.begun = true;
+        self.moves += 1;
         let frame = next.transpose().map_err(|_| Broken::Request)?;
         if self.gone == self.text.len() {
             self.text.clear();
@@ -213,7 +218,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         if written == 0 {
             return Poll::Ready(Err(Broken::Ended));
         }
-        self.begun = true;
+        self.moves += 1;
         let of_text = written.min(self.text.len() - self.gone);
         self.gone += of_text;
         written -= of_text;

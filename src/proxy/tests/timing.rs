@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::bed::{Bed, Origin, eventually, forward, ok, read_all, read_until, silent, status};
+use crate::proxy::listener::Bounds;
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -82,6 +84,67 @@ fn a_target_that_takes_no_more_of_an_upload_is_a_504_and_its_own_fault() {
     assert!(bed.shown().contains("outcome=\"timeout\"} 1"), "{}", bed.shown());
     let _ = client.shutdown(std::net::Shutdown::Both);
     writer.join().unwrap();
+}
+
+/// Answers before the body has come, wholly.
+const EARLY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+#[test]
+fn an_upload_that_outlives_its_answer_is_under_way_and_over_once_nothing_moves() {
+    let origin = Origin::start(|_, stream| {
+        let _ = stream.write_all(EARLY);
+        std::thread::park_timeout(super::bed::PATIENCE);
+        false
+    });
+    let mut bed = Bed::start(forward(&[origin.address]));
+    // More than all buffers on the way take in.
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    let begin = |bed: &Bed| {
+        let mut client = bed.client();
+        client.write_all(head.as_bytes()).unwrap();
+        let mut sending = client.try_clone().unwrap();
+        let writer =
+            std::thread::spawn(move || while sending.write_all(&[b'x'; 1 << 16]).is_ok() {});
+        let answer = read_until(&mut client, "\r\n\r\n").unwrap();
+        assert_eq!(status(&answer), 200, "{answer}");
+        (client, writer)
+    };
+    let under_way = |bed: &Bed| bed.metrics.in_flight.load(Relaxed);
+    let (patient, waiting) = begin(&bed);
+    assert_eq!(under_way(&bed), 1, "the request is not gone yet");
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.idle = SHORT;
+    bed.put("one", rule);
+    let (_client, writer) = begin(&bed);
+    eventually("and the client is let go", || bed.metrics.connections.load(Relaxed) == 1);
+    assert_eq!(under_way(&bed), 1, "it is over; the other rule had more patience");
+    writer.join().unwrap();
+    patient.shutdown(std::net::Shutdown::Both).unwrap();
+    waiting.join().unwrap();
+}
+
+#[test]
+fn an_upload_that_outlives_its_answer_lasts_as_long_as_it_moves() {
+    fn early(head: &str, stream: &mut TcpStream) -> bool {
+        let answered = stream.write_all(EARLY).is_ok();
+        answered && (head.starts_with("GET") || read_until(stream, "\r\n0\r\n\r\n").is_some())
+    }
+    let origin = Origin::start(early);
+    let bounds = Bounds { head: SHORT, ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    let mut client = bed.client();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    client.write_all(head.as_bytes()).unwrap();
+    let answer = read_until(&mut client, "\r\n\r\n").unwrap();
+    assert_eq!(status(&answer), 200, "{answer}");
+    for _ in 0..12 {
+        // The subject itself: a client that takes its time.
+        std::thread::sleep(SHORT / 3);
+        client.write_all(b"4\r\nslow\r\n").unwrap();
+    }
+    client.write_all(b"0\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    assert_eq!(status(&read_all(&mut client)), 200, "its connection serves on");
+    eventually("nothing is left of it", || bed.metrics.in_flight.load(Relaxed) == 0);
 }
 
 #[test]
