@@ -298,6 +298,7 @@ impl Trying {
                 (AttemptEnd::Aborted, Outcome::Aborted)
             }
             Failure::ConnectionEnded | Failure::BadResponse => (AttemptEnd::Failure, failed),
+            Failure::Overloaded => (AttemptEnd::ConnectError, Outcome::Aborted),
             _ => (AttemptEnd::ConnectError, failed),
         };
         self.end(end, outcome, self.worker.clock.now());

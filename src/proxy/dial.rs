@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2;
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
@@ -120,8 +122,16 @@ async fn connect(
         // The hand-shake takes a round trip.
         tokio::time::sleep(delay * 2).await;
     }
-    let stream = TcpStream::connect(address).await.map_err(|_| Failure::ConnectRefused)?;
+    let stream = TcpStream::connect(address).await.map_err(|error| not_connected(&error))?;
     Ok((stream, begun.elapsed()))
+}
+
+/// Why there is no connection: what this machine has too little of says nothing of the target.
+fn not_connected(error: &io::Error) -> Failure {
+    const OURS: [Errno; 5] =
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    let ours = Errno::from_io_error(error).is_some_and(|errno| OURS.contains(&errno));
+    if ours { Failure::Overloaded } else { Failure::ConnectRefused }
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {

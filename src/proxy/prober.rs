@@ -22,6 +22,7 @@ use super::http1_target::request::{self, Announced};
 use super::http2_target;
 use super::noted::Noted;
 use super::pool::{Endpoint, Lease, Pool};
+use super::reply::Failure;
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::RoutesState;
 use super::target_tls::TargetTls;
@@ -79,8 +80,9 @@ impl Prober {
 async fn probe_on(check: Weak<Check>, pool: Rc<Pool>, clock: Clock) {
     while let Some(held) = check.upgrade() {
         let probed = tokio::time::timeout(held.health.timeout, probe(&held, &pool, clock)).await;
-        let good = probed.unwrap_or(false);
-        if held.tell(good) {
+        // Without the means to look there is no news.
+        let news = probed.unwrap_or(Some(false)).filter(|good| held.tell(*good));
+        if let Some(good) = news {
             let (target, check) = (&held.endpoint.address, &held.health.probe);
             if good {
                 tracing::info!(%target, %check, "the target passes its health check");
@@ -95,16 +97,17 @@ async fn probe_on(check: Weak<Check>, pool: Rc<Pool>, clock: Clock) {
     }
 }
 
-async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> bool {
+/// Whether the target is well; none where this node has not the means to know.
+async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> Option<bool> {
     let endpoint = &check.endpoint;
     let progress = Progress::new(clock, Instant::now().into());
-    match &check.health.probe {
-        Probe::Tcp => pool.reach(endpoint).await.is_ok(),
+    let well = match &check.health.probe {
+        Probe::Tcp => pool.reach(endpoint).await.map(|()| true),
         Probe::Http(path) => {
             let request = request(endpoint, Method::GET, path).header(ACCEPT, "*/*");
             let request = request.body(RequestBody::empty(&progress));
             let answer = ask(endpoint, request, pool).await;
-            answer.is_some_and(|(status, _)| (200..400).contains(&status.as_u16()))
+            answer.map(|(status, _)| (200..400).contains(&status.as_u16()))
         }
         Probe::Grpc(service) => {
             let body = grpc_health::question(service);
@@ -113,10 +116,14 @@ async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> bool {
                 .header(TE, "trailers")
                 .body(RequestBody::own(body, &progress));
             match ask(endpoint, request, pool).await {
-                Some((StatusCode::OK, lease)) => is_serving(lease).await.unwrap_or(false),
-                _ => false,
+                Ok((StatusCode::OK, lease)) => Ok(is_serving(lease).await.unwrap_or(false)),
+                other => other.map(|_| false),
             }
         }
+    };
+    match well {
+        Err(Failure::Overloaded) => None,
+        well => Some(well.unwrap_or(false)),
     }
 }
 
@@ -127,14 +134,14 @@ fn request(endpoint: &Endpoint, method: Method, path: &str) -> http::request::Bu
 }
 
 /// The answer's head; what follows lives as long as the lease. A request that was not made well
-/// (the rule was parsed, so that is nobody's) has none.
+/// (the rule was parsed, so that is nobody's) is a failure of our own.
 async fn ask(
     endpoint: &Endpoint,
     request: http::Result<Request<RequestBody>>,
     pool: &Rc<Pool>,
-) -> Option<(StatusCode, Lease)> {
-    let mut request = request.ok()?;
-    let (mut lease, _) = pool.open(endpoint, false).await.ok()?;
+) -> Result<(StatusCode, Lease), Failure> {
+    let mut request = request.map_err(|_| Failure::Internal)?;
+    let (mut lease, _) = pool.open(endpoint, false).await?;
     if lease.is_http2() {
         // What it says of trailers it says itself.
         http2_target::rewrite(&mut request, &HeaderMap::new(), endpoint.address.scheme);
@@ -148,8 +155,9 @@ async fn ask(
         };
         lease.begin_http1(head, false, announced, body);
     }
-    let response = poll_fn(|cx| lease.poll_head(cx)).await.ok()?;
-    Some((response.status(), lease))
+    let answered = poll_fn(|cx| lease.poll_head(cx)).await;
+    let response = answered.map_err(|_| Failure::ConnectionEnded)?;
+    Ok((response.status(), lease))
 }
 
 /// Whether this is what gRPC calls a good answer, and says so; none where it breaks off.

@@ -223,7 +223,7 @@ pub struct RulesNode {
     /// The file, which it watches.
     pub rules: PathBuf,
     _directory: tempfile::TempDir,
-    _process: Process,
+    process: Process,
 }
 
 impl RulesNode {
@@ -235,7 +235,11 @@ impl RulesNode {
         let (traffic, peer) = (ports[0], ports[1]);
         let data = directory.path().join("data");
         let process = Process::start(&with_rules(id, (traffic, peer), &data, &file, more));
-        RulesNode { traffic, peer, rules: file, _directory: directory, _process: process }
+        RulesNode { traffic, peer, rules: file, _directory: directory, process }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The same once its rules are in force.

@@ -1,11 +1,12 @@
 //! A node starts with what it has: names without an address hold nobody up.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{self, Process, eventually, free_ports, http, with_rules};
+use crate::harness::{self, Process, RulesNode, eventually, free_ports, http, with_rules};
 
 fn start(name: &str, directory: &Path, ports: (SocketAddr, SocketAddr), more: &[&str]) -> Process {
     let rules = directory.join("rules.yaml");
@@ -87,4 +88,54 @@ fn a_node_with_few_descriptors_turns_clients_away_and_goes_on() {
     });
     drop(crowd);
     eventually(Duration::from_secs(20), "it serves again", serves);
+}
+
+/// Answers each connection once.
+fn brief_origin() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_node_that_is_out_of_descriptors_blames_no_target() {
+    let rules =
+        format!("id: one\ndata: {{ targets: [{{ url: \"http://{}\" }}] }}\n", brief_origin());
+    let node = RulesNode::serving("dry", &rules, Duration::from_secs(20));
+    let limit = |soft: &str| {
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &node.id().to_string(), &format!("--nofile={soft}:")]);
+        assert!(command.status().unwrap().success());
+    };
+    let mut client = TcpStream::connect(node.traffic).unwrap();
+    let mut ask = |until: &str| {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with(until) {
+            let mut bytes = [0; 1024];
+            let read = client.read(&mut bytes).unwrap();
+            assert!(read > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+        }
+        answer
+    };
+    assert!(ask("ok").starts_with("HTTP/1.1 200 "));
+    limit("8");
+    let refused = ask("\n");
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.contains("error=http_request_denied"), "RFC 9209 2.3.14: {refused}");
+    limit("1024");
+    eventually(Duration::from_secs(20), "it serves again", || {
+        http(node.traffic, "GET", "/", None).filter(|answer| answer.body == "ok")
+    });
+    let info = http(node.peer, "GET", "/v1/latency-info", None).unwrap().json();
+    let targets = info["targets"].as_object().unwrap();
+    assert!(targets.values().all(|target| target["err"] == 0.0), "{info}");
 }
