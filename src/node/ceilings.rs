@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::shortage::Shortage;
 use crate::proxy::listener::Bounds;
 use crate::proxy::shedding::{self, Shedding};
+use crate::telemetry::clock::Clock;
 
 /// What a node may hold at once; none: as much as fits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,20 +42,34 @@ impl Ceilings {
     pub(super) async fn watch_memory(
         self,
         shedding: Arc<Shedding>,
-        mut ended: watch::Receiver<bool>,
+        clock: Clock,
+        ended: watch::Receiver<bool>,
     ) {
-        // Without either figure there is nothing to compare.
+        // Without it there is nothing to compare with.
         let Some(most) = self.memory.or_else(available) else { return };
-        let mut short = false;
-        while let Some(held) = resident() {
-            short = held > share(most, if short { ENOUGH } else { SHORT });
-            if shedding.memory_is_short(short) {
-                tracing::warn!(held, most, short, "memory: requests are refused while it is short");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                _ = ended.wait_for(|ended| *ended) => return,
-            }
+        watch(most, resident, &shedding, clock, ended).await;
+    }
+}
+
+/// Compares what is held with what may be; `shortage` decides.
+async fn watch(
+    most: u64,
+    held: impl Fn() -> Option<u64>,
+    shedding: &Shedding,
+    clock: Clock,
+    mut ended: watch::Receiver<bool>,
+) {
+    let mut shortage = Shortage::default();
+    loop {
+        let held = held();
+        // A figure that cannot be read, since descriptors have run out, says nothing of memory.
+        let short = held.is_some_and(|held| shortage.look(held, most, clock.now()));
+        if shedding.memory_is_short(short) {
+            tracing::warn!(held, most, short, "memory: requests are refused while it is short");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = ended.wait_for(|ended| *ended) => return,
         }
     }
 }
@@ -108,21 +124,15 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
-fn share(of: u64, percent: u64) -> u64 {
-    of / 100 * percent
-}
-
 /// Descriptors for the control side: peers, streams, files.
 const RESERVED: usize = 512;
-/// Percent of the memory from which on requests are refused.
-const SHORT: u64 = 90;
-/// Percent below which they are taken again.
-const ENOUGH: u64 = 85;
 /// How often memory is looked at.
 const EVERY: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -154,6 +164,30 @@ mod tests {
             assert!(resident().is_some_and(|held| held > 1 << 20));
             assert!(available().is_some_and(|most| most > 1 << 20));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_figure_that_cannot_be_read_is_no_shortage_and_no_end() {
+        let (looks, shedding) = (Cell::new(0), Shedding::default());
+        let (over, ended) = watch::channel(false);
+        let held = || {
+            looks.set(looks.get() + 1);
+            match looks.get() {
+                1 => return Some(95),
+                2 => assert!(!shedding.memory_is_short(true), "it was short"),
+                3 => {
+                    assert!(!shedding.memory_is_short(false), "nothing is known to be short");
+                    return Some(96);
+                }
+                _ => {
+                    assert!(!shedding.memory_is_short(true), "it is looked at again");
+                    over.send_replace(true);
+                }
+            }
+            None
+        };
+        watch(100, held, &shedding, Clock::new(), ended).await;
+        assert_eq!(looks.get(), 4);
     }
 
     #[test]

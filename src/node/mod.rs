@@ -21,6 +21,7 @@ mod options;
 mod peer_client;
 mod peer_server;
 mod priors;
+mod shortage;
 mod start;
 mod subscriber;
 mod traffic;

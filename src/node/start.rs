@@ -217,7 +217,7 @@ impl Serving {
         over: &watch::Receiver<bool>,
     ) -> Result<ProxyConfig, NodeError> {
         let ceilings = options.traffic.ceilings;
-        tokio::spawn(ceilings.watch_memory(self.shedding.clone(), over.clone()));
+        tokio::spawn(ceilings.watch_memory(self.shedding.clone(), clock, over.clone()));
         let target_tls = options.traffic.target_tls()?;
         let prober = Prober {
             routes: self.routes.clone(),
