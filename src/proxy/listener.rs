@@ -18,13 +18,13 @@ use rand::rngs::SmallRng;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::certificates::Certificates;
 use super::connection;
 use super::dial::{Dialer, Distance};
 use super::forward::Worker;
+use super::last_call::LastCall;
 use super::pool::Pool;
 use super::resolve::{AddressPolicy, Resolver};
 use super::running::Routes;
@@ -266,28 +266,8 @@ async fn accept(
     connections: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
 ) {
-    let mut changing = phase.clone();
-    let mut last_call = None;
-    loop {
-        let leaving = async {
-            match last_call {
-                None => drop(changing.wait_for(|phase| *phase != Phase::Serving).await),
-                Some(until) => tokio::time::sleep_until(until).await,
-            }
-        };
-        let accepted = tokio::select! {
-            biased;
-            accepted = door.listener.accept() => accepted,
-            () = leaving => {
-                worker.draining.set(true);
-                if last_call.is_some() {
-                    return;
-                }
-                // Who stands at the door already would be turned away by closing it.
-                last_call = Some(Instant::now() + LAST_CALL);
-                continue;
-            }
-        };
+    let mut last_call = LastCall::new(phase.clone(), || worker.draining.set(true));
+    while let Some(accepted) = last_call.next(door.listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
                 // At the cap a connection is closed at once: better than one that hangs.

@@ -32,6 +32,7 @@ mod headers;
 mod http1_target;
 mod http2;
 mod http2_target;
+mod last_call;
 mod noted;
 pub(crate) mod pool;
 pub(crate) mod prober;

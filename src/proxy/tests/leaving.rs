@@ -1,13 +1,20 @@
 //! Draining: what runs comes to its end, what is new goes elsewhere.
 
+use std::cell::Cell;
+use std::future::{pending, ready};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, advance, sleep};
 
 use super::bed::{
     Bed, Origin, PATIENCE, block_on, eventually, field, forward, ok, read_all, silent, status,
 };
+use crate::proxy::last_call::LastCall;
+use crate::proxy::listener::{LAST_CALL, Phase};
 
 #[test]
 fn a_drain_lets_what_runs_end_and_says_that_it_closes() {
@@ -78,4 +85,38 @@ fn who_was_already_at_the_door_is_still_served() {
         assert_eq!(status(&answer), 200, "{answer}");
     }
     waiting.join().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_closes_though_clients_never_stop_coming() {
+    let (phase, watched) = watch::channel(Phase::Serving);
+    let leaving = Cell::new(false);
+    let mut last_call = LastCall::new(watched, || leaving.set(true));
+    assert_eq!(last_call.next(ready("client")).await, Some("client"));
+    assert!(!leaving.get());
+    phase.send_replace(Phase::Draining);
+    assert_eq!(last_call.next(ready("client")).await, Some("client"));
+    assert!(leaving.get(), "who comes from now on hears that the connection closes");
+    advance(LAST_CALL - Duration::from_millis(1)).await;
+    assert_eq!(last_call.next(ready("client")).await, Some("client"));
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(last_call.next(ready("client")).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_closes_though_nobody_comes() {
+    for told in [Some(Phase::Draining), Some(Phase::Ended), None] {
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let leaving = Cell::new(false);
+        let mut last_call = LastCall::new(watched, || leaving.set(true));
+        let begun = Instant::now();
+        let tell = async move {
+            sleep(Duration::from_secs(1)).await;
+            told.map(|told| phase.send_replace(told));
+        };
+        let (came, ()) = tokio::join!(last_call.next(pending::<()>()), tell);
+        assert_eq!(came, None);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1) + LAST_CALL);
+        assert!(leaving.get());
+    }
 }
