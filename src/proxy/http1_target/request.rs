@@ -150,11 +150,15 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 ready!(self.write(to, cx))?;
                 continue;
             }
-            ready!(more);
-            if self.body.is_none() {
-                ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(|_| Broken::Ended)?;
-                self.flushed = true;
+            if more.is_ready() && self.body.is_some() {
+                continue;
             }
+            // TLS may hold back what it took, also while the client pauses. That it cannot be sent
+            // is for whoever writes next to find; until then the target may say why.
+            let flushed = Pin::new(&mut *to).poll_flush(cx);
+            ready!(more);
+            ready!(flushed).map_err(|_| Broken::Ended)?;
+            self.flushed = true;
         }
         Poll::Ready(Ok(()))
     }

@@ -9,6 +9,7 @@ mod blame;
 mod announced;
 mod bounds;
 mod changing;
+mod connections;
 mod counting;
 mod dialling;
 mod framing;
