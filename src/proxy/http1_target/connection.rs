@@ -121,9 +121,12 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
         if let Poll::Ready(Err(Broken::Request)) = sent {
             return Poll::Ready(Err(Broken::Request));
         }
-        // What takes nothing in any more may have said why before.
+        // What takes nothing in any more may have said why before, though it is heard only later: a
+        // dead connection always has something to read, be it its end.
         match (self.poll_answer(cx), sent) {
-            (Poll::Pending, Poll::Ready(Err(broken))) => Poll::Ready(Err(broken)),
+            (Poll::Pending, Poll::Ready(Err(broken))) if !self.outgoing.is_cut_off() => {
+                Poll::Ready(Err(broken))
+            }
             (answer, _) => answer,
         }
     }

@@ -129,6 +129,13 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         self.moves
     }
 
+    /// Whether something stands here to be sent, the first of the request being gone. Otherwise it
+    /// is the client that is waited for, or nothing that an answer could be to.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let waiting = self.body.is_some() && self.data.is_empty() && self.end.is_empty();
+        self.moves > 0 && !self.flushed && !waiting
+    }
+
     /// The body, where nothing of the request is gone.
     pub(super) fn take_unsent(&mut self) -> Option<B> {
         if self.moves > 0 { None } else { self.body.take().map(|(body, _)| body) }

@@ -30,6 +30,11 @@ struct Line {
     /// Taken, and not on its way before it is flushed.
     held: Vec<u8>,
     gone: Vec<u8>,
+    /// Takes nothing any more.
+    cut: bool,
+    /// What is to be read; the end behind it once `cut`, and if it is not `quiet`.
+    coming: Vec<u8>,
+    quiet: bool,
 }
 
 #[derive(Clone, Default)]
@@ -39,9 +44,14 @@ impl AsyncRead for MadeUp {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
-        _: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Poll::Pending
+        let mut line = self.0.borrow_mut();
+        if line.quiet || (line.coming.is_empty() && !line.cut) {
+            return Poll::Pending;
+        }
+        buffer.put_slice(&std::mem::take(&mut line.coming));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -52,6 +62,9 @@ impl AsyncWrite for MadeUp {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut line = self.0.borrow_mut();
+        if line.cut {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         line.held.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -108,4 +121,32 @@ async fn what_a_layer_holds_back_goes_out_before_the_client_is_waited_for() {
         assert!(gone.ends_with(&format!("\r\n5\r\n{text}\r\n")), "as TLS holds it: {gone:?}");
         assert_eq!(line.held, b"");
     }
+}
+
+#[tokio::test]
+async fn an_early_answer_is_heard_though_what_is_sent_is_refused_before() {
+    let (mut connection, stream, give) = uploading().await;
+    // The target has answered and left; that nothing more goes out shows first.
+    (stream.0.borrow_mut().cut, stream.0.borrow_mut().quiet) = (true, true);
+    send(&give, "hello").await;
+    assert!(once(&mut connection).await.is_none(), "it may have said why");
+    stream.0.borrow_mut().quiet = false;
+    stream.0.borrow_mut().coming = b"HTTP/1.1 413 Too Much\r\ncontent-length: 0\r\n\r\n".into();
+    assert!(matches!(once(&mut connection).await, Some(Ok(413))));
+}
+
+#[tokio::test]
+async fn what_is_refused_without_a_word_has_ended() {
+    let (mut connection, stream, give) = uploading().await;
+    stream.0.borrow_mut().cut = true;
+    send(&give, "hello").await;
+    assert!(matches!(once(&mut connection).await, Some(Err(Broken::Ended))));
+    assert!(connection.take_unsent().is_none(), "something was sent");
+
+    // Nothing was sent over a stale connection: there is nothing to wait for.
+    let stream = MadeUp::default();
+    (stream.0.borrow_mut().cut, stream.0.borrow_mut().quiet) = (true, true);
+    let (mut connection, _give) = upload(&stream);
+    assert!(matches!(once(&mut connection).await, Some(Err(Broken::Ended))));
+    assert!(connection.take_unsent().is_some(), "the body is as it was");
 }
