@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -25,13 +24,14 @@ use super::access::{Exchange, Line};
 use super::activity::Activity;
 use super::alarm::Drawer;
 use super::attempt::{Answered, Trying};
-use super::authority::{self, Authority};
+use super::authority;
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
 use super::grpc;
 use super::headers;
 use super::listener::Bounds;
 use super::noted::Noted;
+use super::onward::Onward;
 use super::pool::Pool;
 use super::repeats::{self, Repeats};
 use super::reply::{self, Failure};
@@ -41,12 +41,11 @@ use super::tunnel::{self, Tunnel, Wanted};
 use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::model::network::Network;
-use crate::model::rule::{Action, Balance, HashKey};
+use crate::model::rule::{Action, Balance, HashKey, Timeouts};
 use crate::routing::cell::Outcome;
 use crate::routing::hash;
 use crate::routing::matcher::Asked;
 use crate::routing::pick::{self, Candidate, How, Picked};
-use crate::routing::table::Matched;
 use crate::telemetry::access_log::Pen;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::request_metrics::RequestMetrics;
@@ -103,15 +102,6 @@ pub(super) struct Asking {
     pub(super) tunnel: Wanted,
     /// What the hash policy goes by.
     pub(super) key: Option<u64>,
-}
-
-/// What the target shall see.
-pub(super) struct Onward {
-    pub(super) uri: Uri,
-    /// None: the target's own authority (the client named none).
-    pub(super) host: Option<HeaderValue>,
-    /// As the client sent it.
-    pub(super) received_host: Option<HeaderValue>,
 }
 
 /// What becomes of a request, decided before anything is awaited.
@@ -185,7 +175,7 @@ impl Worker {
         let decided = self.decide(&client, &parts, noted);
         let log = self.access_log.as_ref();
         let mut own = |route: Option<Arc<RunningRoute>>, answered| {
-            let (failure, response) = self.outcome(answered, accept.as_ref());
+            let (failure, response) = self.outcome(&method, answered, accept.as_ref());
             let line =
                 |pen| Line::of_own(pen, &underway, &method, &parts, route.as_deref(), &response);
             underway.line = log.map(line).map(Box::new);
@@ -193,10 +183,8 @@ impl Worker {
         };
         let (route, failure, mut response) = match decided {
             Ok(Decided::Onward(route, onward)) => {
-                let timeouts = &route.payload.terms.timeouts;
-                let until = timeouts.total.map(|total| begun + total);
                 let callers = if grpc { grpc::patience(&parts.headers) } else { None };
-                let patience = callers.map_or(timeouts.request, |own| own.min(timeouts.request));
+                let (patience, until) = ends(&route.payload.terms.timeouts, begun, callers);
                 let key = hash_key(&route.payload.terms.balance, &parts.headers, &client);
                 let (request_id, at) = (self.request_id(noted), underway.at);
                 let asking = Asking {
@@ -213,7 +201,7 @@ impl Worker {
                 };
                 let exchange = Exchange::begin(log, at, &method, &asking, &route);
                 let answered = self.forward(&route, &exchange, body, underway).await;
-                let (failure, response) = self.outcome(answered, accept.as_ref());
+                let (failure, response) = self.outcome(&method, answered, accept.as_ref());
                 if failure.is_some() {
                     exchange.failed(&response);
                 }
@@ -237,19 +225,17 @@ impl Worker {
         if let Some(failure) = failure.filter(|_| grpc) {
             grpc::say(&mut response, failure);
         }
-        if method == Method::HEAD {
-            reply::without_content(&mut response);
-        }
         response
     }
 
     /// What the client gets, and why where that is of our own making.
     fn outcome(
         &self,
+        method: &Method,
         answered: Result<Response<ProxyBody>, Failure>,
         accept: Option<&HeaderValue>,
     ) -> (Option<Failure>, Response<ProxyBody>) {
-        match answered {
+        let (failure, mut response) = match answered {
             Ok(response) => (None, response),
             Err(failure) => {
                 if failure == Failure::Internal {
@@ -257,7 +243,11 @@ impl Worker {
                 }
                 (Some(failure), reply::failed(failure, &self.node, accept))
             }
+        };
+        if *method == Method::HEAD {
+            reply::without_content(&mut response);
         }
+        (failure, response)
     }
 
     fn count(
@@ -338,7 +328,7 @@ impl Worker {
         matched.route.payload.prefetch();
         let filters = Filters::of(matched.route);
         if !matched.route.payload.upstreams.is_empty() {
-            let onward = onward(&filters, &matched, parts, &authority)?;
+            let onward = Onward::of(&filters, &matched, parts, &authority)?;
             return Ok(Decided::Onward(matched.route.clone(), onward));
         }
         let mut response = match &matched.route.rule.action {
@@ -531,6 +521,17 @@ fn outcome(asking: &Asking, status: StatusCode, headers: &HeaderMap) -> Outcome 
     }
 }
 
+/// How long the head of an answer is waited for, where the caller says so no longer than it does,
+/// and when the whole exchange has to be over.
+fn ends(
+    timeouts: &Timeouts,
+    begun: Instant,
+    callers: Option<Duration>,
+) -> (Duration, Option<Instant>) {
+    let patience = callers.map_or(timeouts.request, |own| own.min(timeouts.request));
+    (patience, timeouts.total.map(|total| begun + total))
+}
+
 /// What the rule wants the same target for; none where the request does not say.
 fn hash_key(balance: &Balance, headers: &HeaderMap, client: &Client) -> Option<u64> {
     let Balance::Hash(of) = balance else { return None };
@@ -543,41 +544,6 @@ fn hash_key(balance: &Balance, headers: &HeaderMap, client: &Client) -> Option<u
             (!values.is_empty()).then(|| hash::identity(&values.join(&b", "[..])))
         }
     }
-}
-
-/// What the target shall see of this request.
-fn onward<T>(
-    filters: &Filters<'_>,
-    matched: &Matched<'_, T>,
-    parts: &request::Parts,
-    authority: &Authority<'_>,
-) -> Result<Onward, Failure> {
-    let uri = if filters.rewrite.is_none_or(|rewrite| rewrite.path.is_none()) {
-        Uri::from(match parts.uri.path_and_query() {
-            // What is empty shows as `/` but is no path (RFC 9113, section 8.3.1).
-            Some(same) if same.as_str().starts_with('?') => {
-                path_and_query(format!("/{}", same.as_str()))?
-            }
-            Some(same) if same.as_str() != "/" => same.clone(),
-            _ => PathAndQuery::from_static("/"),
-        })
-    } else {
-        let text = filters.path(matched, parts.uri.path(), parts.uri.query());
-        Uri::from(path_and_query(text)?)
-    };
-    let received_host = authority.field();
-    let rewritten = filters.rewrite.and_then(|rewrite| rewrite.host.as_ref());
-    let host = match rewritten {
-        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| Failure::Internal)?),
-        None => received_host.clone(),
-    };
-    Ok(Onward { uri, host, received_host })
-}
-
-fn path_and_query(text: String) -> Result<PathAndQuery, Failure> {
-    let long = text.len() >= usize::from(u16::MAX) - 1;
-    let failure = if long { Failure::TargetTooLong } else { Failure::Internal };
-    PathAndQuery::try_from(text).map_err(|_| failure)
 }
 
 /// How many more proxies may pass on a request (RFC 9110, section 7.6.2).

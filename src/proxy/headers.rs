@@ -52,8 +52,8 @@ fn is_said_anew(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether a field tells, in a proxy's name, where a request came from. What descends from CGI takes
-/// `_` for `-`.
+/// Whether a field tells, in a proxy's name, where a request came from. What descends from CGI
+/// takes `_` for `-`.
 fn tells_of_the_way(name: &[u8]) -> bool {
     let begins = |with: &[u8]| {
         let same = |(one, other): (&u8, &u8)| one == other || (*one, *other) == (b'_', b'-');

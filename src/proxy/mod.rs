@@ -34,6 +34,7 @@ mod http2;
 mod http2_target;
 mod last_call;
 mod noted;
+mod onward;
 pub(crate) mod pool;
 pub(crate) mod prober;
 mod racing;
