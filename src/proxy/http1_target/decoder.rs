@@ -54,7 +54,9 @@ enum Place {
     Size,
     /// Behind a digit.
     Digits,
-    /// Behind the size.
+    /// Behind so many blanks behind the size.
+    Blanks(usize),
+    /// Behind a semicolon.
     Extension,
     /// At the LF of a size's line.
     SizeEnd,
@@ -151,8 +153,12 @@ impl Chunked {
                 self.left = left | digit;
                 Ok(Place::Digits)
             }
-            (Place::Digits | Place::Extension, b'\r') => Ok(Place::SizeEnd),
-            (Place::Digits, b' ' | b'\t' | b';') => Ok(Place::Extension),
+            (Place::Digits | Place::Blanks(_) | Place::Extension, b'\r') => Ok(Place::SizeEnd),
+            (Place::Digits | Place::Blanks(_), b';') => Ok(Place::Extension),
+            (Place::Digits, b' ' | b'\t') => Ok(Place::Blanks(1)),
+            (Place::Blanks(so_far), b' ' | b'\t') if so_far < BLANKS => {
+                Ok(Place::Blanks(so_far + 1))
+            }
             (Place::Extension, byte) if byte != b'\n' && self.extensions < EXTENSION_BYTES => {
                 self.extensions += 1;
                 Ok(Place::Extension)
@@ -189,6 +195,8 @@ fn take(bytes: &mut Bytes, left: &mut u64) -> Bytes {
 
 /// Bytes of all extensions of a body: nobody reads them.
 const EXTENSION_BYTES: usize = 16 << 10;
+/// Blanks behind a size: some servers pad sizes to one width.
+const BLANKS: usize = 32;
 /// Bytes of the trailers of a body.
 const TRAILER_BYTES: usize = 16 << 10;
 
@@ -260,6 +268,10 @@ mod tests {
             "1\r\nab\r\n0\r\n\r\n",
             "1\r\na\n0\r\n\r\n",
             "1;\n\r\na\r\n0\r\n\r\n",
+            "1 2\r\na\r\n0\r\n\r\n",
+            "1\t \t2;x\r\na\r\n0\r\n\r\n",
+            "1 \na\r\n0\r\n\r\n",
+            "1 a=b\r\na\r\n0\r\n\r\n",
             "10000000000000000\r\na",
             "0\r\nx y: z\r\n\r\n",
             "3\r\nab",
@@ -270,8 +282,31 @@ mod tests {
         }
         let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(EXTENSION_BYTES + 1));
         assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
+        let long = format!("1{}\r\na\r\n0\r\n\r\n", " ".repeat(BLANKS + 1));
+        assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
         let long = format!("0\r\nx: {}\r\n\r\n", "x".repeat(TRAILER_BYTES));
         assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
+    }
+
+    #[test]
+    fn trailers_that_end_early_for_others_are_refused() {
+        for bad in [
+            "0\r\nx: y\n\n\r\n\r\n",
+            "0\r\nx: y\n\r\n\r\n",
+            "0\r\nx: y\n\nHTTP/1.1 200 OK\r\n\r\n",
+            "0\r\n\n\r\n\r\n",
+        ] {
+            let outcome = read(&mut Decoder::chunked(), bad.as_bytes(), || 64);
+            assert!(outcome.is_err(), "{bad:?}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_may_be_padded_however_many_there_are() {
+        let padded = format!("1{}\r\na\r\n1 \t ;x\r\nb\r\n", " ".repeat(BLANKS));
+        let whole = padded.repeat(EXTENSION_BYTES / 2) + "0  \r\n\r\n";
+        let (body, _, _) = read(&mut Decoder::chunked(), whole.as_bytes(), || 9_999).unwrap();
+        assert_eq!(body, b"ab".repeat(EXTENSION_BYTES / 2));
     }
 
     #[test]

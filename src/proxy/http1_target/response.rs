@@ -69,7 +69,8 @@ pub(super) fn head(bytes: &mut Bytes, to_head: bool) -> Option<Parsed> {
 pub(super) fn fields(bytes: &Bytes) -> Option<HeaderMap> {
     let mut space = [httparse::EMPTY_HEADER; MOST_FIELDS];
     match httparse::parse_headers(bytes, &mut space) {
-        Ok(Status::Complete((_, fields))) => map(fields, bytes),
+        // It also ends where two bare LF stand: others would read what follows as an answer.
+        Ok(Status::Complete((length, fields))) if length == bytes.len() => map(fields, bytes),
         _ => None,
     }
 }
