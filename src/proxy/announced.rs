@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// The client's address; none where the balancer speaks for itself or does not know.
+/// The client's address; none where the balancer speaks for itself, does not know, or names what
+/// is no address of TCP.
 pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     let mut start = [0u8; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
@@ -66,8 +67,10 @@ fn version_1(line: &str) -> Option<Option<IpAddr>> {
 /// None where it is malformed. What stands behind the addresses is extensions.
 fn version_2(command: u8, family: u8, rest: &[u8]) -> Option<Option<IpAddr>> {
     match (command, family) {
-        // The balancer's own connection, or a family that it does not name.
+        // The balancer's own connection, or a client that it does not name.
         (0x20, _) | (0x21, 0x00) => Some(None),
+        // Datagrams and sockets of UNIX: what is not understood counts as not named.
+        (0x21, 0x12 | 0x22 | 0x31 | 0x32) => Some(None),
         (0x21, 0x11) => {
             let octets: [u8; 4] = rest.get(..12)?.first_chunk().copied()?;
             Some(Some(IpAddr::V4(Ipv4Addr::from(octets))))
@@ -132,7 +135,18 @@ mod tests {
         assert_eq!(version_2(0x20, 0x00, &[]), Some(None), "the balancer itself");
         assert_eq!(version_2(0x21, 0x00, &[]), Some(None));
         assert_eq!(version_2(0x21, 0x21, &[0; 35]), None);
-        for (command, family) in [(0x21, 0x12), (0x22, 0x11), (0x11, 0x11), (0x21, 0x31)] {
+        for family in [0x12, 0x22, 0x31, 0x32] {
+            assert_eq!(version_2(0x21, family, &[7; 216]), Some(None), "{family:x}: not TCP");
+        }
+        for (command, family) in [
+            (0x21, 0x01),
+            (0x21, 0x10),
+            (0x21, 0x13),
+            (0x21, 0x33),
+            (0x21, 0x41),
+            (0x22, 0x11),
+            (0x11, 0x11),
+        ] {
             assert_eq!(version_2(command, family, &[0; 216]), None, "{command:x} {family:x}");
         }
     }
