@@ -108,10 +108,15 @@ fn body(response: &Response<Noted>, to_head: bool) -> Option<Decoder> {
 
 /// RFC 9112, section 9.3.
 fn keeps(response: &Response<Noted>, body: &Decoder) -> bool {
+    let noted = response.body();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS || matches!(body, Decoder::UntilClose) {
         return false;
     }
-    if !response.body().connection {
+    // Two framings are one too many to believe what follows (section 6.1).
+    if noted.transfer_encoding && noted.content_length {
+        return false;
+    }
+    if !noted.connection {
         return response.version() == Version::HTTP_11;
     }
     let says = |token| headers::lists(response.headers(), &CONNECTION, token);
@@ -147,7 +152,7 @@ mod tests {
             (one, "content-length: 5\r\nconnection: Close\r\n", Some(5), false),
             (one, "content-length: 5\r\nconnection: a\r\nconnection: b, close\r\n", Some(5), false),
             (one, "transfer-encoding: chunked\r\n", None, true),
-            (one, "transfer-encoding: Chunked\r\ncontent-length: 5\r\n", None, true),
+            (one, "transfer-encoding: Chunked\r\ncontent-length: 5\r\n", None, false),
             (one, "", None, false),
             (zero, "content-length: 5\r\n", Some(5), false),
             (zero, "content-length: 5\r\nconnection: keep-alive\r\n", Some(5), true),

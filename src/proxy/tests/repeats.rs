@@ -61,6 +61,26 @@ fn the_only_target_is_asked_again_over_the_same_connection() {
 }
 
 #[test]
+fn an_unwanted_answer_with_two_framings_leaves_no_connection_behind() {
+    fn both(_: &str, stream: &mut TcpStream) -> bool {
+        let answer = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\
+                      transfer-encoding: chunked\r\n\r\n4\r\nbusy\r\n0\r\n\r\n";
+        stream.write_all(answer.as_bytes()).is_ok()
+    }
+    let (sick, well) = (Origin::start(both), Origin::start(ok));
+    let mut rule = retried(&[sick.address, well.address], 2, &[RetryOn::Status(503)]);
+    rule.balance = crate::model::rule::Balance::RoundRobin;
+    let bed = Bed::start(rule);
+    for _ in 0..10 {
+        assert_eq!(status(&bed.get()), 200);
+    }
+    let connections: Vec<usize> = std::iter::from_fn(|| Some(sick.soon().ok()?.0)).collect();
+    assert!(connections.len() > 1, "the fault happened: {connections:?}");
+    let others: Vec<usize> = (0..connections.len()).collect();
+    assert_eq!(connections, others, "RFC 9112 6.3: nothing more is believed of a connection");
+}
+
+#[test]
 fn when_attempts_run_out_the_last_answer_is_the_answer() {
     let origin = Origin::start(busy);
     let bed = Bed::start(retried(&[origin.address], 3, &[RetryOn::Status(503)]));
