@@ -1,13 +1,14 @@
 //! Putting a node together: sockets first, then what it remembers, then everything that runs.
 //!
 //! Connections wait in the listening sockets until everything that the node knows by itself, its
-//! disk and its rules file, is in force: no request meets a node that has not read its rules.
+//! disk and its rules file, is in force: no request meets a node that has not read its rules. Where
+//! those have health checks, each target was looked at, or there was time to.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -115,7 +116,7 @@ impl Node {
             waiting: driver::Waiting::default(),
         };
         let driver = tokio::spawn(driver.run());
-        in_force(file_read, &notes).await;
+        in_force(file_read, &notes, &door.routes).await;
         let proxy = ProxyHandle::start(proxy).map_err(NodeError::Traffic)?;
         let draining = door.ended.clone();
         Ok(Node { peer, peer_socket, notes, ended, draining, disk, proxy, driver })
@@ -154,8 +155,13 @@ fn run_beside(
     file_read
 }
 
-/// Waits until the rules file, where there is one, and the disk are in force.
-async fn in_force(file_read: oneshot::Receiver<()>, notes: &mpsc::Sender<Note>) {
+/// Waits until the rules file, where there is one, and the disk are in force, and for what their
+/// health checks find; for the latter not at all where there are none.
+async fn in_force(
+    file_read: oneshot::Receiver<()>,
+    notes: &mpsc::Sender<Note>,
+    routes: &Mutex<RoutesState>,
+) {
     // Without a file the other end is gone already.
     let _ = file_read.await;
     let (done, settled) = oneshot::channel();
@@ -163,6 +169,8 @@ async fn in_force(file_read: oneshot::Receiver<()>, notes: &mpsc::Sender<Note>) 
         // Without the thread that puts rules in force nothing changes any more.
         let _ = settled.await;
     }
+    let unseen = routes.lock().unwrap_or_else(PoisonError::into_inner).unseen_checks();
+    unseen.looked_at(LOOKING).await;
 }
 
 /// What serves traffic, and puts rules in force for it.
@@ -357,6 +365,8 @@ async fn count_requests(
     }
 }
 
+/// How long traffic waits for the first results of health checks.
+const LOOKING: Duration = Duration::from_secs(3);
 /// Inputs that may wait for the loop.
 const MAILBOX: usize = 4_096;
 /// Events a slow reader may be behind.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::checks::{Check, Checks};
+use super::checks::{Check, Checks, Unseen};
 use super::pool::Endpoint;
 use super::running::{Known, Lasting, Routes, Running, RunningRoute, Upstream};
 use super::terms::RecentTerms;
@@ -168,6 +168,11 @@ impl RoutesState {
     /// Checks that nobody probes yet, from now on the caller's business.
     pub(super) fn fresh_checks(&mut self) -> Vec<Weak<Check>> {
         self.checks.take_fresh()
+    }
+
+    /// Checks of the rules in force that nobody has a result of yet.
+    pub(crate) fn unseen_checks(&self) -> Unseen {
+        self.checks.unseen()
     }
 
     /// What active checks say: the target, the path asked for, and whether it is well.

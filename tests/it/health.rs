@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic_health::ServingStatus;
 
@@ -14,6 +14,8 @@ use crate::harness::{RulesNode, eventually, http};
 struct Target {
     address: SocketAddr,
     well: Arc<AtomicBool>,
+    /// Whether it takes probes and does not answer them.
+    silent: Arc<AtomicBool>,
     probes: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
 }
@@ -24,18 +26,24 @@ impl Target {
         let target = Target {
             address: listener.local_addr().unwrap(),
             well: Arc::new(AtomicBool::new(true)),
+            silent: Arc::default(),
             probes: Arc::default(),
             requests: Arc::default(),
         };
-        let (well, probes, requests) =
-            (target.well.clone(), target.probes.clone(), target.requests.clone());
+        let (well, silent) = (target.well.clone(), target.silent.clone());
+        let (probes, requests) = (target.probes.clone(), target.requests.clone());
         std::thread::spawn(move || {
+            let mut held = Vec::new();
             for mut stream in listener.incoming().flatten() {
                 let mut head = [0u8; 2048];
                 let read = stream.read(&mut head).unwrap_or(0);
                 let probed = head[..read].starts_with(b"GET /healthz ");
                 let counter = if probed { &probes } else { &requests };
                 counter.fetch_add(usize::from(read > 0), SeqCst);
+                if probed && silent.load(SeqCst) {
+                    held.push(stream);
+                    continue;
+                }
                 let status = if probed && !well.load(SeqCst) { "500 Ill" } else { "200 OK" };
                 let answer =
                     format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
@@ -44,6 +52,10 @@ impl Target {
             }
         });
         target
+    }
+
+    fn is_silent(&self) {
+        self.silent.store(true, SeqCst);
     }
 
     fn is(&self, well: bool) {
@@ -155,6 +167,32 @@ fn a_target_that_takes_no_connection_is_down() {
     drop(listener);
     node.tells(&target, "tcp", false);
     assert_eq!(node.status("/"), Some(503));
+}
+
+/// A node that starts, or takes over, has looked before it sends anybody anywhere.
+#[test]
+fn traffic_begins_when_each_target_was_looked_at_or_after_a_while() {
+    let (well, ill) = (Target::start(), Target::start());
+    ill.is_silent();
+    let rule = |timeout: &str| {
+        format!(
+            "id: one\ndata:\n  targets: [{{ url: \"http://{}\" }}, {{ url: \"http://{}\" }}]\n  \
+             balance: {{ policy: round_robin }}\n  \
+             health: {{ active: {{ path: /healthz, interval: 30s, timeout: {timeout} }} }}\n",
+            ill.address, well.address
+        )
+    };
+    let node = Node::start(&rule("1s"));
+    let answers = || eventually(PATIENCE, "the node serves", || node.status("/"));
+    for _ in 0..10 {
+        assert_eq!(answers(), 200);
+    }
+    assert_eq!((well.requests.load(SeqCst), ill.requests.load(SeqCst)), (10, 0));
+    drop(node);
+    let begun = Instant::now();
+    let hasty = Node::start(&rule("30s"));
+    eventually(PATIENCE, "the node serves", || hasty.status("/"));
+    assert!(begun.elapsed() < Duration::from_secs(20), "not for as long as a probe may take");
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
