@@ -81,15 +81,18 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
         tracing::info!(
             traffic = ?running.traffic_addrs(), peer = %running.peer_addr(), "the node is up"
         );
+        let taken_over = before.is_some();
         if let Some(before) = before
             && let Err(error) = before.replaced()
         {
             running.shutdown(Duration::ZERO, pace.1, CancellationToken::new()).await;
             return Err(failed("the process before did not leave", error));
         }
-        let door = path.as_deref().map(hand_over::listen).transpose().map_err(|error| {
+        let open = |path: &Path| hand_over::door(path, taken_over);
+        let door = path.as_deref().map(open).transpose().map_err(|error| {
             Failure::configuration(format!("--hand-over cannot be listened on: {error}"))
         })?;
+        let door = door.flatten();
         service::notify(&service::ready());
         let replaced = async {
             match &door {

@@ -3,8 +3,9 @@
 //! Over a Unix socket: the newcomer greets; the process before gives its data directory free and
 //! sends handles of its listening sockets; the newcomer says when it serves; the process before
 //! says that it leaves. Until then either can give up, and the process before goes on as if
-//! nothing had been. Connections that wait in a socket belong to both, so none is lost. Blocking;
-//! every step has a deadline. Only processes of the same user, or root, are listened to.
+//! nothing had been, unless it is gone: then the newcomer stays. Connections that wait in a socket
+//! belong to both, so none is lost. Blocking; every step has a deadline. Only processes of the same
+//! user, or root, are listened to.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -13,7 +14,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{
@@ -26,6 +27,7 @@ use crate::proxy::sockets::Inherited;
 /// The process before this one, which still serves.
 pub(crate) struct Before {
     stream: UnixStream,
+    path: PathBuf,
 }
 
 /// Sockets that a service manager passed (LISTEN_FDS), and those of the process that serves at
@@ -46,15 +48,7 @@ pub(crate) fn sockets(path: Option<&Path>) -> io::Result<(Option<Before>, Inheri
 fn take(path: &Path) -> io::Result<Option<(Before, Inherited)>> {
     let mut stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
-        // No process, or one that left its socket behind.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
+        Err(error) if is_nobody(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     stream.set_read_timeout(Some(STEP))?;
@@ -62,19 +56,69 @@ fn take(path: &Path) -> io::Result<Option<(Before, Inherited)>> {
     stream.write_all(GREETING)?;
     let mut sockets = Vec::new();
     while receive(&stream, &mut sockets)? == MORE {}
-    Ok(Some((Before { stream }, Inherited::new(sockets))))
+    Ok(Some((Before { stream, path: path.to_owned() }, Inherited::new(sockets))))
 }
 
 impl Before {
-    /// Says that this process serves, and waits until the one before leaves.
+    /// Says that this process serves, and waits until the one before leaves. One that is gone
+    /// without that word has left too: whoever ended now would leave nobody.
     pub(crate) fn replaced(mut self) -> io::Result<()> {
-        self.stream.write_all(SERVING)?;
-        expect(&mut self.stream, LEAVING)
+        let said = self.stream.write_all(SERVING);
+        let error = match said.and_then(|()| expect(&mut self.stream, LEAVING)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let ended = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+        );
+        if !ended || is_there(&self.path) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "the process before is gone and did not say so; going on");
+        Ok(())
+    }
+}
+
+/// Whether a process is at `path`. One that is being killed may still seem to be: its sockets close
+/// one after the other, so it must also keep a connection.
+fn is_there(path: &Path) -> bool {
+    for _ in 0..LOOKS {
+        let mut stream = match UnixStream::connect(path) {
+            Ok(stream) => stream,
+            Err(error) => return !is_nobody(&error),
+        };
+        let kept = stream.set_read_timeout(Some(LOOK)).and_then(|()| stream.read(&mut [0]));
+        if kept.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return true;
+        }
+    }
+    true
+}
+
+/// No process, or one that left its socket behind.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// The same as `listen` for whoever may have `taken_over`, and serves without it then: nobody else
+/// does any more.
+pub(crate) fn door(path: &Path, taken_over: bool) -> io::Result<Option<tokio::net::UnixListener>> {
+    match listen(path) {
+        Ok(door) => Ok(Some(door)),
+        Err(error) if taken_over => {
+            let path = path.display();
+            tracing::error!(%path, %error, "nobody will be able to take over from this process");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
 /// Where a newcomer finds this process.
-pub(crate) fn listen(path: &Path) -> io::Result<tokio::net::UnixListener> {
+fn listen(path: &Path) -> io::Result<tokio::net::UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
         Ok(_) => return Err(io::Error::other("it exists and is not a socket")),
@@ -158,5 +202,52 @@ const LAST: u8 = b'.';
 const AT_ONCE: usize = 64;
 /// For every step that needs no work.
 const STEP: Duration = Duration::from_secs(10);
+/// For a process to let a connection go, if it is being killed.
+const LOOK: Duration = Duration::from_secs(1);
+/// The connection of the first may go down with it; then nobody answers the next.
+const LOOKS: usize = 3;
 /// For a newcomer to load its rules and serve.
 const START: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// The process before and the newcomer's hold on it.
+    fn handing_over(directory: &Path) -> (UnixListener, UnixStream, Before) {
+        let path = directory.join("door");
+        let door = UnixListener::bind(&path).unwrap();
+        let stream = UnixStream::connect(&path).unwrap();
+        let (held, _) = door.accept().unwrap();
+        (door, held, Before { stream, path })
+    }
+
+    #[test]
+    fn whoever_is_killed_before_its_last_word_has_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let (door, held, before) = handing_over(directory.path());
+        drop((door, held));
+        before.replaced().unwrap();
+        fs::remove_file(directory.path().join("door")).unwrap();
+        let (door, held, before) = handing_over(directory.path());
+        drop(held);
+        std::thread::scope(|scope| {
+            let replaced = scope.spawn(|| before.replaced());
+            // What closes last, of a process that is being killed, is what it listens at.
+            let look = door.accept().unwrap();
+            drop(door);
+            drop(look);
+            replaced.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn whoever_goes_on_has_not_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_door, held, before) = handing_over(directory.path());
+        drop(held);
+        before.replaced().unwrap_err();
+    }
+}

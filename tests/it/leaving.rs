@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -116,6 +116,56 @@ fn a_newcomer_that_gives_up_changes_nothing() {
     assert_eq!(stranger.read(&mut word).unwrap_or(0), 0, "strangers are let go");
     assert!(solo.answers());
     assert_eq!(running.terminate(), Some(0));
+}
+
+/// Starts a node that takes over from this test, which has nothing to give; it serves then, and
+/// waits for the word that the process before leaves.
+fn takes_over(solo: &Solo) -> (Process, UnixListener, UnixStream) {
+    let door = UnixListener::bind(solo.socket()).unwrap();
+    let newcomer = solo.start(1);
+    let (mut stream, _) = door.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut greeting = [0; b"tradewind hand-over 1\n".len()];
+    stream.read_exact(&mut greeting).unwrap();
+    stream.write_all(b".").unwrap();
+    let mut serving = [0; b"serving\n".len()];
+    stream.read_exact(&mut serving).unwrap();
+    assert_eq!(&serving, b"serving\n");
+    (newcomer, door, stream)
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_hands_over_takes_nobody_with_it() {
+    let solo = Solo::new();
+    let (newcomer, door, stream) = takes_over(&solo);
+    drop((door, stream));
+    eventually(Duration::from_secs(20), "the newcomer can hand over", || {
+        UnixStream::connect(solo.socket()).ok()
+    });
+    assert!(solo.answers());
+    assert_eq!(newcomer.terminate(), Some(0));
+}
+
+#[test]
+fn a_process_that_does_not_leave_after_all_is_left_alone() {
+    let solo = Solo::new();
+    let (mut newcomer, _door, stream) = takes_over(&solo);
+    drop(stream);
+    assert_eq!(newcomer.ended(Duration::from_secs(20)), Some(1));
+}
+
+#[test]
+fn whoever_has_taken_over_serves_even_where_nobody_can_take_over_from_it() {
+    let solo = Solo::new();
+    let (newcomer, _door, mut stream) = takes_over(&solo);
+    std::fs::remove_file(solo.socket()).unwrap();
+    std::fs::write(solo.socket(), "in the way").unwrap();
+    stream.write_all(b"leaving\n").unwrap();
+    assert!(solo.answers());
+    assert_eq!(newcomer.terminate(), Some(0), "it served until it was told to end");
+    let mut first = solo.start(1);
+    let refused = first.ended(Duration::from_secs(20));
+    assert_eq!(refused, Some(78), "where nobody is replaced the flag is wrong");
 }
 
 #[test]
