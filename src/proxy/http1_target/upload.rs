@@ -24,7 +24,7 @@ pub(in crate::proxy) struct Upload {
 }
 
 /// The task, which ends with this.
-struct Sending(Option<AbortHandle>);
+struct Sending(AbortHandle);
 
 impl Upload {
     /// Lets the rest of the request go by itself.
@@ -34,7 +34,7 @@ impl Upload {
         let sending = spawn_local(async move {
             poll_fn(|cx| shared.borrow_mut().poll_send(cx)).await;
         });
-        Upload { connection, sending: Sending(Some(sending.abort_handle())) }
+        Upload { connection, sending: Sending(sending.abort_handle()) }
     }
 
     /// Does something with the answer.
@@ -77,8 +77,6 @@ impl Upload {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if let Some(sending) = self.0.take() {
-            sending.abort();
-        }
+        self.0.abort();
     }
 }

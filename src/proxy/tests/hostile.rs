@@ -132,3 +132,28 @@ fn a_connection_with_unsent_bytes_is_not_used_again() {
     let _ = client.read(&mut [0u8; 1]);
     writer.join().unwrap();
 }
+
+#[test]
+fn an_early_refusal_is_passed_on_though_its_target_hangs_up() {
+    fn refuse(_: &str, stream: &mut TcpStream) -> bool {
+        let _ = stream.read(&mut [0u8; 1]);
+        let refusal = "HTTP/1.1 413 Too Much\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let _ = stream.write_all(refusal.as_bytes());
+        // What is unread makes this a reset.
+        false
+    }
+    let origin = Origin::start(refuse);
+    let bed = Bed::start(forward(&[origin.address]));
+    for round in 0..20 {
+        let mut client = bed.client();
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+        client.write_all(head.as_bytes()).unwrap();
+        let mut sending = client.try_clone().unwrap();
+        let writer =
+            std::thread::spawn(move || while sending.write_all(&[b'x'; 1 << 16]).is_ok() {});
+        let answer = read_until(&mut client, "\r\n\r\n").unwrap_or_default();
+        assert_eq!(status(&answer), 413, "{round}: {answer}");
+        let _ = client.shutdown(std::net::Shutdown::Both);
+        writer.join().unwrap();
+    }
+}

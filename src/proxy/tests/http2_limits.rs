@@ -5,10 +5,14 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2::Reason;
 use h2::client::Builder;
+use http::{Request, Version};
 
-use super::bed::{Bed, Origin, PATIENCE, eventually, forward, ok, silent, with_runtime as run};
+use super::bed::{
+    Bed, Origin, PATIENCE, eventually, forward, ok, read_until, silent, with_runtime as run,
+};
 use super::http2::{ask, connect, get, whole};
 use crate::proxy::listener::Bounds;
 
@@ -111,6 +115,32 @@ fn a_connection_without_streams_ends() {
     rude.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     rude.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
     eventually("who says nothing is let go", || bed.metrics.connections.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_connection_with_an_upload_behind_its_answer_does_not_end() {
+    fn early(head: &str, stream: &mut TcpStream) -> bool {
+        let answered = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_ok();
+        answered && (head.starts_with("GET") || read_until(stream, "\r\n0\r\n\r\n").is_some())
+    }
+    let origin = Origin::start(early);
+    let bounds = Bounds { head: SHORT, ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    run(async {
+        let sender = connect(&bed, &Builder::new()).await;
+        let request = Request::post("http://a/").version(Version::HTTP_2).body(()).unwrap();
+        let mut ready = sender.clone().ready().await.unwrap();
+        let (answer, mut body) = ready.send_request(request, false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        for _ in 0..12 {
+            // The subject itself: a client that takes its time.
+            tokio::time::sleep(SHORT / 3).await;
+            body.send_data(Bytes::from_static(b"slow"), false).unwrap();
+        }
+        assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200);
+        body.send_data(Bytes::new(), true).unwrap();
+        eventually("it is over", || bed.metrics.in_flight.load(Relaxed) == 0);
+    });
 }
 
 #[test]
