@@ -481,7 +481,7 @@ fn answer(
     mut underway: Underway,
 ) -> Result<Response<ProxyBody>, Failure> {
     let Exchange { asking, route, .. } = *exchange;
-    let Answered { response, mut lease, at } = answered;
+    let Answered { response, lease, at } = answered;
     let (mut parts, noted) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return tunnel::switch((parts, noted), lease, trying, at, exchange, underway);
@@ -493,9 +493,6 @@ fn answer(
         trying.fail(Failure::BadResponse);
         return Err(Failure::BadResponse);
     };
-    if framing.contradicts {
-        lease.spoil();
-    }
     trying.finish(outcome(asking, parts.status, &parts.headers), at);
     if opens {
         // The target need not speak WebSocket (RFC 9110, section 7.8): nothing is wrong with it.

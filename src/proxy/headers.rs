@@ -248,14 +248,11 @@ pub(crate) struct Framing {
     has_length: bool,
     /// Whether that says the same number more than once.
     repeats_length: bool,
-    /// Whether it says two different things: nothing more is believed of its connection.
-    pub(crate) contradicts: bool,
 }
 
 impl Framing {
     /// Of a head that nothing follows.
-    pub(crate) const NONE: Framing =
-        Framing { has_length: false, repeats_length: false, contradicts: false };
+    pub(crate) const NONE: Framing = Framing { has_length: false, repeats_length: false };
 }
 
 /// How a response is framed; none for one that cannot be passed on: in a coding that nobody asked
@@ -268,7 +265,7 @@ pub(crate) fn framing(status: StatusCode, headers: &HeaderMap, noted: Noted) -> 
     // RFC 9112, section 6.3, and RFC 9110, section 8.6.
     let has_length = sized && !coded && status != StatusCode::NO_CONTENT;
     let repeats_length = has_length && length(headers)?.1;
-    Some(Framing { has_length, repeats_length, contradicts: sized && coded })
+    Some(Framing { has_length, repeats_length })
 }
 
 /// The length that a message says, be it more than once; none where it is not one number.
