@@ -61,11 +61,16 @@ pub(super) async fn run(
                 memory_at_hand(&place.join("at-hand"), requests * LINE)
                     .map_err(|error| Failure::failed(format!("{}: {error}", place.display())))?;
             }
+            let connections = shape.connections;
+            if let Some((pacer, arrivals)) = course.paced {
+                // The proxies before it have had the processor and its caches.
+                let requests = RETURNING * connections;
+                pacer.run(Order { at: *at, connections, requests, arrivals }).await?;
+            }
             let before = peer.cpu_seconds();
             let outcome = match course.paced {
                 Some((pacer, arrivals)) => {
                     let arrivals = arrivals.in_round(number);
-                    let connections = shape.connections;
                     pacer.run(Order { at: *at, connections, requests, arrivals }).await?
                 }
                 // Goes on where the last round ended: what that asked for may still be in a cache.
@@ -82,6 +87,10 @@ pub(super) async fn run(
     }
     Ok(rounds)
 }
+
+/// Requests of each connection that do not count, at the beginning of each round at a rate: of the
+/// first ones the caches know nothing any more, and the queue they make must have passed.
+const RETURNING: usize = 5;
 
 /// Has so many bytes of files find memory that was in use just now. A hypervisor may take back what
 /// a system does not use and give it anew at the first write, which costs whoever writes ten times
