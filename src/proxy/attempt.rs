@@ -85,22 +85,21 @@ impl Trying {
     ) -> Result<Answered, Missed> {
         let bodiless = body.is_end_stream();
         let repeatable = bodiless && repeats::is_idempotent(&asking.parts.method);
-        let route = self.route.clone();
-        let timeouts = &route.payload.terms.timeouts;
+        let Timeouts { connect, per_try, request, .. } = self.route.payload.terms.timeouts;
         // The first attempt has all the time that there is.
         let since = if waited.is_zero() { asking.begun } else { Instant::now() };
         let mut fresh = false;
         loop {
-            let connected = self.connect(timeouts, asking, fresh, since, waited).await;
-            let (mut lease, begun) = match connected {
+            let (mut lease, begun) = match self.connect(asking, fresh, waited).await {
                 Ok(connected) => connected,
                 Err(failure) => {
+                    self.cut_short = since.elapsed() < connect.min(request);
                     return Err(Missed { failure, body: Some(body), unseen: false });
                 }
             };
             self.ask(&mut lease, asking, body);
             self.sent(self.worker.clock.at(begun.into_std()));
-            let deadlines = Deadlines { per_try: timeouts.per_try, asking, begun };
+            let deadlines = Deadlines { per_try, asking, begun };
             let result = {
                 let answering = pin!(poll_fn(|cx| lease.poll_head(cx)));
                 deadlines.hold(answering, progress, asking.client.alarm.take()).await
@@ -137,7 +136,7 @@ impl Trying {
                     let failure =
                         if clients { Failure::SlowRequest } else { Failure::ResponseTimeout };
                     let had = ended.saturating_duration_since(since.max(progress.moved()));
-                    self.cut_short = had < timeouts.per_try.min(timeouts.request);
+                    self.cut_short = had < per_try.min(request);
                     return Err(Missed { failure, body: None, unseen: false });
                 }
             }
@@ -146,31 +145,26 @@ impl Trying {
 
     /// A connection to the target, and when it was there.
     async fn connect(
-        &mut self,
-        timeouts: &Timeouts,
+        &self,
         asking: &Asking,
         fresh: bool,
-        since: Instant,
         waited: &mut Duration,
     ) -> Result<(Lease, Instant), Failure> {
-        let upstream = &self.route.payload.upstreams[self.index];
+        let upstream = self.upstream();
         let pool = &self.worker.pool;
         let (to, tunnel) = (&upstream.known.endpoint, self.carries_tunnel(asking));
         let begun = Instant::now();
         if !fresh && let Some(lease) = pool.kept(to, tunnel, begun.into_std()) {
             return Ok((lease, begun));
         }
-        let until = (begun + timeouts.connect).min(asking.begun + asking.patience);
+        let connect = self.route.payload.terms.timeouts.connect;
+        let until = (begun + connect).min(asking.begun + asking.patience);
         let until = asking.until.map_or(until, |end| end.min(until));
         // Apart: most requests find a connection, and what they are made of is moved about.
         let opened = timeout_at(until, Box::pin(pool.open(to, tunnel))).await;
         let ended = Instant::now();
         *waited += ended - begun;
-        let Ok(opened) = opened else {
-            self.cut_short = ended - since < timeouts.connect.min(timeouts.request);
-            return Err(Failure::ConnectTimeout);
-        };
-        let (lease, rtt) = opened?;
+        let (lease, rtt) = opened.map_err(|_| Failure::ConnectTimeout)??;
         if let Some(rtt) = rtt {
             upstream.known.cell.observe_connect(rtt, self.worker.clock.at(ended.into_std()));
         }
