@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::distance::Delayed;
-use super::first_word::{FirstWord, Listening};
+use super::first_word::FirstWord;
 use super::http1_target::connection::{self, Connection, Stream};
 use super::pool::Endpoint;
 use super::racing;
@@ -135,8 +135,8 @@ fn not_connected(error: &io::Error) -> Failure {
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
-    let stream = Listening::new(stream);
-    let word = stream.word();
+    let word = Rc::<FirstWord>::default();
+    let stream = word.clone().listen(stream);
     let (sender, connection) = http2::Builder::new(OnThisThread)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

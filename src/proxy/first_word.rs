@@ -4,12 +4,11 @@
 //! to tell a limit that was said from the one assumed before. Understands nothing of what is said.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
 
 /// Whether there was a word.
 #[derive(Default)]
@@ -18,13 +17,19 @@ pub(super) struct FirstWord {
     waiting: Cell<Option<Waker>>,
 }
 
-/// A connection that is listened to.
-pub(super) struct Listening<T> {
-    inner: T,
-    word: Rc<FirstWord>,
-}
-
 impl FirstWord {
+    /// The connection, listened to for as long as it is read.
+    pub(super) fn listen<T: AsyncRead>(
+        self: Rc<Self>,
+        to: T,
+    ) -> InspectReader<T, impl FnMut(&[u8])> {
+        InspectReader::new(to, move |read: &[u8]| {
+            if !read.is_empty() {
+                self.say();
+            }
+        })
+    }
+
     /// Ready once something was said.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.said.get() {
@@ -43,61 +48,6 @@ impl FirstWord {
     }
 }
 
-impl<T> Listening<T> {
-    pub(super) fn new(inner: T) -> Listening<T> {
-        Listening { inner, word: Rc::default() }
-    }
-
-    pub(super) fn word(&self) -> Rc<FirstWord> {
-        self.word.clone()
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.word.say();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -109,8 +59,8 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_a_word_hears_of_the_first_and_an_end_is_none() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut near = Listening::new(near);
-        let word = near.word();
+        let word = Rc::<FirstWord>::default();
+        let mut near = word.clone().listen(near);
         near.write_all(b"hello").await.unwrap();
         let silent = poll_fn(|cx| Poll::Ready(word.poll(cx).is_pending())).await;
         assert!(silent, "what is said here does not count");
@@ -121,9 +71,10 @@ mod tests {
         assert_eq!(read.unwrap(), b'h');
 
         let (near, far) = tokio::io::duplex(64);
-        let mut near = Listening::new(near);
+        let word = Rc::<FirstWord>::default();
+        let mut near = word.clone().listen(near);
         drop(far);
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
-        assert!(poll_fn(|cx| Poll::Ready(near.word().poll(cx).is_pending())).await);
+        assert!(poll_fn(|cx| Poll::Ready(word.poll(cx).is_pending())).await);
     }
 }
