@@ -195,8 +195,8 @@ impl ResponseBody {
         if let Some((_, underway)) = &mut self.counted {
             underway.complete(true);
         }
-        if let Some(upload) = self.lease.give_back() {
-            upload.go_on(self.watch.patience, self.counted.take());
+        if let Some(rest) = self.lease.give_back() {
+            rest.go_on(self.watch.patience, self.counted.take());
         }
     }
 }
@@ -300,6 +300,11 @@ impl RequestBody {
     /// These bytes, for a request of the proxy's own.
     pub(crate) fn own(bytes: Bytes, progress: &Rc<Progress>) -> RequestBody {
         RequestBody { source: Source::Own(Some(bytes)), room: 0, progress: progress.clone() }
+    }
+
+    /// How far it has come.
+    pub(super) fn progress(&self) -> &Rc<Progress> {
+        &self.progress
     }
 }
 

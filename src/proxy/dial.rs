@@ -2,25 +2,17 @@
 //!
 //! Keeps nothing: that is `pool`'s. Which of several addresses it is `racing` decides.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2;
-use hyper::rt::{Executor, Read, Write};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-use super::body::RequestBody;
 use super::distance::Delayed;
-use super::first_word::FirstWord;
-use super::http1_target::connection::{self, Connection, Stream};
+use super::http1_target::connection::{Connection, Stream};
+use super::http2_target::connection::Multiplexed;
 use super::pool::Endpoint;
 use super::racing;
 use super::reply::Failure;
@@ -42,8 +34,8 @@ pub(crate) struct Dialer {
 pub(super) enum Opened {
     /// One exchange at a time.
     Http1(Box<Connection>),
-    /// As many as the target allows, which it may say at any time.
-    Http2(http2::SendRequest<RequestBody>, Rc<Cell<usize>>),
+    /// As many as the target allows.
+    Http2(Multiplexed),
 }
 
 impl Dialer {
@@ -135,65 +127,5 @@ fn not_connected(error: &io::Error) -> Failure {
 }
 
 async fn speak_http2(stream: Box<dyn Stream>) -> Result<Opened, Failure> {
-    let word = Rc::<FirstWord>::default();
-    let stream = word.clone().listen(stream);
-    let (sender, connection) = http2::Builder::new(OnThisThread)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_max_send_streams(UNTOLD)
-        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .max_header_list_size(connection::HEAD_BYTES as u32)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Failure::ConnectRefused)?;
-    let most = Rc::new(Cell::new(STREAMS as usize));
-    tokio::task::spawn_local(drive(connection, word, most.clone()));
-    Ok(Opened::Http2(sender, most))
+    Multiplexed::open(stream).await.map(Opened::Http2)
 }
-
-/// Drives a connection, and keeps in mind how many streams the target allows.
-async fn drive<T>(
-    connection: http2::Connection<T, RequestBody, OnThisThread>,
-    word: Rc<FirstWord>,
-    most: Rc<Cell<usize>>,
-) where
-    T: Read + Write + Unpin + 'static,
-{
-    let mut connection = pin!(connection);
-    let ended = poll_fn(|cx| {
-        let polled = connection.as_mut().poll(cx);
-        // Until then it is `UNTOLD`, which a target may say as well.
-        if word.poll(cx).is_ready() {
-            most.set(connection.current_max_send_streams().min(STREAMS as usize));
-        }
-        polled
-    });
-    // How it ended is told to whoever used it.
-    let _ = ended.await;
-}
-
-/// Runs hyper's tasks where everything else of a connection runs.
-#[derive(Clone)]
-struct OnThisThread;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
-}
-
-/// Requests at once over one connection, where the target allows as many.
-const STREAMS: u32 = 100;
-/// Requests at once before the target has said how many it allows; more wait for its word, which
-/// comes with its first bytes.
-const UNTOLD: usize = 1;
-/// What a target may send ahead of a client, per request; for all together it is the sum, so that
-/// clients that take nothing in do not hold up the others.
-const STREAM_WINDOW: u32 = 256 << 10;
-/// What of a request's body may wait in memory.
-const SEND_BUFFER: usize = 64 << 10;
-/// How often a silent target is asked whether it is there, and how long it may take to say so.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));

@@ -5,28 +5,26 @@
 //! `IDLE_AGE`. Over HTTP/2 a connection carries as many exchanges as the target allows, and only
 //! one is opened at a time, so that a burst does not open one for each request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
+use http_body::{Frame, SizeHint};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::body::{self, RequestBody};
+use super::body::{Patience, RequestBody};
 use super::broken::Broken;
 use super::dial::{Dialer, Opened};
 use super::http1_target::connection::{Connection, Stream};
 use super::http1_target::request::Announced;
 use super::http1_target::upload::Upload;
+use super::http2_target::connection::{Exchange, Multiplexed};
 use super::noted::Noted;
 use super::reply::Failure;
 use crate::model::rule::{Scheme, TargetAddress};
@@ -72,15 +70,6 @@ struct Shared {
     http1: bool,
 }
 
-/// A connection for many exchanges.
-struct Multiplexed {
-    sender: http2::SendRequest<RequestBody>,
-    streams: Cell<usize>,
-    most: Rc<Cell<usize>>,
-    since: Cell<Instant>,
-    spoilt: Cell<bool>,
-}
-
 /// A connection in use; it goes back to its pool only by `give_back`.
 pub(crate) struct Lease {
     carrier: Carrier,
@@ -100,17 +89,11 @@ enum Carrier {
     Over,
 }
 
-/// One exchange among others.
-struct Exchange {
-    connection: Rc<Multiplexed>,
-    answer: Option<Pin<Box<Answer>>>,
-    /// The request's body, where nothing of it was sent.
-    unsent: Option<RequestBody>,
-    body: Option<Incoming>,
+/// What is left of a request whose answer is whole.
+pub(super) enum Rest {
+    Http1(Upload),
+    Http2(Exchange),
 }
-
-/// What comes of a request over HTTP/2.
-type Answer = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>;
 
 impl Endpoint {
     pub(crate) fn new(address: Arc<TargetAddress>, server_name: Option<Arc<str>>) -> Endpoint {
@@ -197,8 +180,8 @@ impl Pool {
                 }
                 Carrier::Http1(connection)
             }
-            Opened::Http2(sender, most) => {
-                Carrier::Http2(Exchange::begin(self.share(to, sender, most)))
+            Opened::Http2(connection) => {
+                Carrier::Http2(Exchange::begin(self.share(to, connection)))
             }
         };
         Ok((self.lend(carrier, false, to), Some(rtt)))
@@ -220,19 +203,8 @@ impl Pool {
         Some(held).filter(|_| !speaks_http1())
     }
 
-    fn share(
-        &self,
-        to: &Endpoint,
-        sender: http2::SendRequest<RequestBody>,
-        most: Rc<Cell<usize>>,
-    ) -> Rc<Multiplexed> {
-        let connection = Rc::new(Multiplexed {
-            sender,
-            streams: Cell::new(0),
-            most,
-            since: Cell::new(Instant::now()),
-            spoilt: Cell::new(false),
-        });
+    fn share(&self, to: &Endpoint, connection: Multiplexed) -> Rc<Multiplexed> {
+        let connection = Rc::new(connection);
         let mut shared = self.shared.borrow_mut();
         let known = shared.entry(to.clone()).or_default();
         known.http1 = false;
@@ -243,8 +215,7 @@ impl Pool {
 
     fn with_room(&self, to: &Endpoint) -> Option<Rc<Multiplexed>> {
         let shared = self.shared.borrow();
-        let has_room = |it: &&Rc<Multiplexed>| it.is_good() && it.streams.get() < it.most.get();
-        shared.get(to)?.connections.iter().rev().find(has_room).cloned()
+        shared.get(to)?.connections.iter().rev().find(|it| it.has_room()).cloned()
     }
 
     fn lend(self: &Rc<Self>, carrier: Carrier, reused: bool, to: &Endpoint) -> Lease {
@@ -272,18 +243,10 @@ impl Pool {
                 !waiting.is_empty()
             });
             self.shared.borrow_mut().retain(|_, known| {
-                known.connections.retain(|it| {
-                    it.is_good() && (it.streams.get() > 0 || it.since.get().elapsed() < IDLE_AGE)
-                });
+                known.connections.retain(|it| it.is_good() && it.idle() < IDLE_AGE);
                 !known.connections.is_empty() || Arc::strong_count(&known.turn) > 1
             });
         }
-    }
-}
-
-impl Multiplexed {
-    fn is_good(&self) -> bool {
-        !self.spoilt.get() && self.sender.is_ready()
     }
 }
 
@@ -309,8 +272,7 @@ impl Lease {
     /// Begins an exchange over HTTP/2.
     pub(super) fn begin_http2(&mut self, request: Request<RequestBody>) {
         if let Carrier::Http2(exchange) = &mut self.carrier {
-            let mut sender = exchange.connection.sender.clone();
-            exchange.answer = Some(Box::pin(sender.try_send_request(request)));
+            exchange.ask(request);
         }
     }
 
@@ -330,7 +292,7 @@ impl Lease {
     pub(super) fn take_unsent(&mut self) -> Option<RequestBody> {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.take_unsent(),
-            Carrier::Http2(exchange) => exchange.unsent.take(),
+            Carrier::Http2(exchange) => exchange.take_unsent(),
             _ => None,
         }
     }
@@ -343,10 +305,7 @@ impl Lease {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.poll_frame(cx),
             Carrier::Uploading(upload) => upload.with(|connection| connection.poll_frame(cx)),
-            Carrier::Http2(exchange) => match &mut exchange.body {
-                Some(body) => body::poll_stream(body, cx),
-                None => Poll::Ready(None),
-            },
+            Carrier::Http2(exchange) => exchange.poll_frame(cx),
             Carrier::Over => Poll::Ready(None),
         }
     }
@@ -356,9 +315,7 @@ impl Lease {
         let left = match &self.carrier {
             Carrier::Http1(connection) => connection.left(),
             Carrier::Uploading(upload) => upload.with(|connection| connection.left()),
-            Carrier::Http2(exchange) => {
-                return exchange.body.as_ref().map_or(SizeHint::default(), Body::size_hint);
-            }
+            Carrier::Http2(exchange) => return exchange.size_hint(),
             Carrier::Over => Some(0),
         };
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
@@ -367,7 +324,7 @@ impl Lease {
     /// Whether nothing of the answer's body is still to come.
     pub(super) fn is_end_stream(&self) -> bool {
         match &self.carrier {
-            Carrier::Http2(exchange) => exchange.body.as_ref().is_none_or(Body::is_end_stream),
+            Carrier::Http2(exchange) => exchange.is_end_stream(),
             _ => self.size_hint().exact() == Some(0),
         }
     }
@@ -384,19 +341,20 @@ impl Lease {
     pub(super) fn spoil(&mut self) {
         self.spoilt = true;
         if let Carrier::Http2(exchange) = &self.carrier {
-            exchange.connection.spoilt.set(true);
+            exchange.spoil();
         }
     }
 
     /// The answer is whole: somebody else may use the connection, if nothing is left of this
     /// exchange. What is left of the request ends with what is returned.
-    pub(super) fn give_back(&mut self) -> Option<Upload> {
+    pub(super) fn give_back(&mut self) -> Option<Rest> {
         let connection = match self.take() {
             Carrier::Http1(connection) => connection,
             Carrier::Uploading(upload) => match upload.into_connection() {
                 Ok(connection) => connection,
-                Err(upload) => return Some(upload),
+                Err(upload) => return Some(Rest::Http1(upload)),
             },
+            Carrier::Http2(exchange) if !exchange.is_sent() => return Some(Rest::Http2(exchange)),
             Carrier::Http2(_) | Carrier::Over => return None,
         };
         if !self.spoilt && connection.is_clean() {
@@ -418,35 +376,13 @@ impl Lease {
     }
 }
 
-impl Exchange {
-    fn begin(connection: Rc<Multiplexed>) -> Exchange {
-        connection.streams.set(connection.streams.get() + 1);
-        Exchange { connection, answer: None, unsent: None, body: None }
-    }
-
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Noted>, Broken>> {
-        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(Broken::Ended)) };
-        let answered = ready!(answer.as_mut().poll(cx));
-        self.answer = None;
-        Poll::Ready(match answered {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                self.body = Some(body);
-                let noted = Noted::of(&parts.headers);
-                Ok(Response::from_parts(parts, noted))
-            }
-            Err(mut refused) => {
-                self.unsent = refused.take_message().map(Request::into_body);
-                Err(Broken::Hyper(refused.into_error()))
-            }
-        })
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get() - 1);
-        self.connection.since.set(Instant::now());
+impl Rest {
+    /// It goes on alone, and `counted` ends with it, once it is gone or moves too slowly.
+    pub(super) fn go_on(self, patience: Patience, counted: impl Sized + 'static) {
+        match self {
+            Rest::Http1(upload) => upload.go_on(patience, counted),
+            Rest::Http2(exchange) => exchange.go_on(patience, counted),
+        }
     }
 }
 

@@ -29,3 +29,4 @@ mod targets;
 mod targets_tls;
 mod timing;
 mod tunnels;
+mod uploads;

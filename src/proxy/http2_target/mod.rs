@@ -1,4 +1,7 @@
-//! What HTTP/2 to a target asks for: a request in its form, and its errors understood.
+//! HTTP/2 to a target: a request in its form, its errors understood, and in `connection` what the
+//! pool keeps.
+
+pub(super) mod connection;
 
 use std::error::Error;
 

@@ -1,0 +1,351 @@
+//! A connection to a target that carries many exchanges at once, and an exchange over it.
+//!
+//! Frames and streams are hyper's and h2's. What is here is what they leave open: how many streams
+//! are right before the target has said how many it allows, and the end of a request that it does
+//! not take in, whose body hyper would keep for as long as the connection lives.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http2};
+use hyper::rt::{Executor, Read, Write};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep_until;
+
+use super::super::body::{self, BodyError, Patience, Progress, RequestBody};
+use super::super::broken::Broken;
+use super::super::first_word::FirstWord;
+use super::super::http1_target::connection::{HEAD_BYTES, Stream};
+use super::super::noted::Noted;
+use super::super::reply::Failure;
+
+/// A connection for many exchanges.
+pub(in crate::proxy) struct Multiplexed {
+    sender: http2::SendRequest<Outgoing>,
+    tasks: Tasks,
+    streams: Cell<usize>,
+    most: Rc<Cell<usize>>,
+    since: Cell<Instant>,
+    spoilt: Cell<bool>,
+}
+
+/// One exchange among others. What is left of its request ends with it.
+pub(in crate::proxy) struct Exchange {
+    connection: Rc<Multiplexed>,
+    answer: Option<Pin<Box<Answer>>>,
+    /// The request's body, where nothing of it was sent.
+    unsent: Option<RequestBody>,
+    body: Option<Incoming>,
+    /// None where the request has no body.
+    upload: Option<Rc<Upload>>,
+}
+
+/// What comes of a request.
+type Answer = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>;
+
+/// A request's body on its way.
+struct Upload {
+    progress: Rc<Progress>,
+    /// What sends it; none where hyper did so at once, or has not come to it.
+    task: RefCell<Option<JoinHandle<()>>>,
+    /// Nobody waits for its exchange any more.
+    given_up: Cell<bool>,
+}
+
+/// A request's body as hyper sends it.
+struct Outgoing {
+    inner: RequestBody,
+    /// None where it is empty.
+    starting: Option<Starting>,
+}
+
+/// Tells hyper's executor whose body the next task sends.
+struct Starting {
+    upload: Rc<Upload>,
+    tasks: Tasks,
+    told: Cell<bool>,
+}
+
+/// Starts hyper's tasks on this thread. The body whose task comes next is known: hyper asks whether
+/// it has ended, sends what there is of it, and starts the task before it turns to anything else.
+#[derive(Clone, Default)]
+struct Tasks(Rc<RefCell<Option<Rc<Upload>>>>);
+
+impl Multiplexed {
+    /// Comes to terms with a target that is known to speak HTTP/2.
+    pub(in crate::proxy) async fn open(stream: Box<dyn Stream>) -> Result<Multiplexed, Failure> {
+        let (word, tasks) = (Rc::<FirstWord>::default(), Tasks::default());
+        let stream = word.clone().listen(stream);
+        let (sender, connection) = http2::Builder::new(tasks.clone())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_max_send_streams(UNTOLD)
+            .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+            .max_header_list_size(HEAD_BYTES as u32)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Failure::ConnectRefused)?;
+        let most = Rc::new(Cell::new(STREAMS as usize));
+        spawn_local(drive(connection, word, most.clone()));
+        let (streams, since, spoilt) = (Cell::new(0), Cell::new(Instant::now()), Cell::new(false));
+        Ok(Multiplexed { sender, tasks, streams, most, since, spoilt })
+    }
+
+    /// Whether it may carry another exchange one day.
+    pub(in crate::proxy) fn is_good(&self) -> bool {
+        !self.spoilt.get() && self.sender.is_ready()
+    }
+
+    /// Whether it may carry another exchange now.
+    pub(in crate::proxy) fn has_room(&self) -> bool {
+        self.is_good() && self.streams.get() < self.most.get()
+    }
+
+    /// For how long it has carried none.
+    pub(in crate::proxy) fn idle(&self) -> Duration {
+        if self.streams.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() }
+    }
+}
+
+impl Exchange {
+    /// One more over this connection.
+    pub(in crate::proxy) fn begin(connection: Rc<Multiplexed>) -> Exchange {
+        connection.streams.set(connection.streams.get() + 1);
+        Exchange { connection, answer: None, unsent: None, body: None, upload: None }
+    }
+
+    /// Asks the target.
+    pub(in crate::proxy) fn ask(&mut self, request: Request<RequestBody>) {
+        if !request.body().is_end_stream() {
+            self.upload = Some(Rc::new(Upload::of(request.body().progress())));
+        }
+        let starting = self.upload.clone().map(|upload| {
+            let tasks = self.connection.tasks.clone();
+            Starting { upload, tasks, told: Cell::new(false) }
+        });
+        let request = request.map(|inner| Outgoing { inner, starting });
+        let mut sender = self.connection.sender.clone();
+        self.answer = Some(Box::pin(sender.try_send_request(request)));
+    }
+
+    /// Waits for the head of the answer.
+    pub(in crate::proxy) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Noted>, Broken>> {
+        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(Broken::Ended)) };
+        let answered = ready!(answer.as_mut().poll(cx));
+        self.answer = None;
+        Poll::Ready(match answered {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                self.body = Some(body);
+                let noted = Noted::of(&parts.headers);
+                Ok(Response::from_parts(parts, noted))
+            }
+            Err(mut refused) => {
+                self.unsent = refused.take_message().map(|request| request.into_body().inner);
+                Err(Broken::Hyper(refused.into_error()))
+            }
+        })
+    }
+
+    /// The body of a request of which nothing was sent.
+    pub(in crate::proxy) fn take_unsent(&mut self) -> Option<RequestBody> {
+        self.unsent.take()
+    }
+
+    /// The next frame of the answer's body.
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut self.body {
+            Some(body) => body::poll_stream(body, cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// How much of the answer's body is still to come.
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::default(), Body::size_hint)
+    }
+
+    /// Whether nothing of the answer's body is still to come.
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    /// Whether all of the request was handed to the connection.
+    pub(in crate::proxy) fn is_sent(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| !upload.is_under_way())
+    }
+
+    /// No other exchange shall begin over the connection.
+    pub(in crate::proxy) fn spoil(&self) {
+        self.connection.spoilt.set(true);
+    }
+
+    /// The answer is whole: the rest of the request goes on alone, and `counted` ends with it. It
+    /// is given up, and no other exchange with it, once it moves too slowly.
+    pub(in crate::proxy) fn go_on(self, patience: Patience, counted: impl Sized + 'static) {
+        spawn_local(async move {
+            if let Some(upload) = &self.upload {
+                upload.ended(patience).await;
+            }
+            drop((self, counted));
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.give_up();
+        }
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.since.set(Instant::now());
+    }
+}
+
+impl Upload {
+    fn of(progress: &Rc<Progress>) -> Upload {
+        Upload { progress: progress.clone(), task: RefCell::default(), given_up: Cell::new(false) }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.task.borrow().as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Returns when all was sent, or it has not moved for too long.
+    async fn ended(&self, patience: Patience) {
+        let since = tokio::time::Instant::now();
+        let deadline = || patience.deadline(since.max(self.progress.moved()));
+        let mut timer = pin!(sleep_until(deadline()));
+        poll_fn(|cx| {
+            let mut task = self.task.borrow_mut();
+            if task.as_mut().is_none_or(|task| Pin::new(task).poll(cx).is_ready()) {
+                *task = None;
+                return Poll::Ready(());
+            }
+            loop {
+                ready!(timer.as_mut().poll(cx));
+                let deadline = deadline();
+                if deadline <= tokio::time::Instant::now() {
+                    return Poll::Ready(());
+                }
+                timer.as_mut().reset(deadline);
+            }
+        })
+        .await;
+    }
+
+    /// Without its task, and without the answer, hyper resets the stream.
+    fn give_up(&self) {
+        self.given_up.set(true);
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let ended = self.inner.is_end_stream();
+        if let Some(starting) = self.starting.as_ref().filter(|_| !ended) {
+            starting.tell();
+        }
+        ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Starting {
+    /// Once: hyper asks again after each piece.
+    fn tell(&self) {
+        if !self.told.replace(true) {
+            self.tasks.0.replace(Some(self.upload.clone()));
+        }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // Sent already, or never: no task comes.
+        let mut next = self.tasks.0.borrow_mut();
+        if next.as_ref().is_some_and(|upload| Rc::ptr_eq(upload, &self.upload)) {
+            *next = None;
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let task = spawn_local(task);
+        if let Some(upload) = self.0.take() {
+            upload.task.replace(Some(task));
+            if upload.given_up.get() {
+                upload.give_up();
+            }
+        }
+    }
+}
+
+/// Drives a connection, and keeps in mind how many streams the target allows.
+async fn drive<T>(
+    connection: http2::Connection<T, Outgoing, Tasks>,
+    word: Rc<FirstWord>,
+    most: Rc<Cell<usize>>,
+) where
+    T: Read + Write + Unpin + 'static,
+{
+    let mut connection = pin!(connection);
+    let ended = poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx);
+        // Until then it is `UNTOLD`, which a target may say as well.
+        if word.poll(cx).is_ready() {
+            most.set(connection.current_max_send_streams().min(STREAMS as usize));
+        }
+        polled
+    });
+    // How it ended is told to whoever used it.
+    let _ = ended.await;
+}
+
+/// Requests at once over one connection, where the target allows as many.
+const STREAMS: u32 = 100;
+/// Requests at once before the target has said how many it allows; more wait for its word, which
+/// comes with its first bytes.
+const UNTOLD: usize = 1;
+/// What a target may send ahead of a client, per request; for all together it is the sum, so that
+/// clients that take nothing in do not hold up the others.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What of a request's body may wait in memory.
+const SEND_BUFFER: usize = 64 << 10;
+/// How often a silent target is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
