@@ -20,6 +20,8 @@ pub(super) struct Activity {
     since: Cell<Instant>,
     /// When the answer under way has to be over, in HTTP/1.1.
     until: Cell<Option<Instant>>,
+    /// The client was told, without having asked for it, that its connection closes.
+    hangs_up: Cell<bool>,
 }
 
 impl Activity {
@@ -31,6 +33,7 @@ impl Activity {
             bodiless: Cell::new(true),
             since: Cell::new(Instant::now()),
             until: Cell::new(None),
+            hangs_up: Cell::new(false),
         }
     }
 
@@ -80,6 +83,17 @@ impl Activity {
     /// something else.
     pub(super) fn expects(&self) -> Option<u64> {
         (self.under_way.get() == 0 && self.bodiless.get()).then(|| self.begun.get() + 1)
+    }
+
+    /// The answer says that the connection closes, which is not the client's wish.
+    pub(super) fn hangs_up(&self) {
+        self.hangs_up.set(true);
+    }
+
+    /// Whether the client may be sending when its last answer is gone: the rest of a body, or
+    /// another request.
+    pub(super) fn may_send_on(&self) -> bool {
+        self.hangs_up.get() || !self.bodiless.get()
     }
 
     /// Whether everything so far is over and done with.

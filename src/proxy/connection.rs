@@ -34,6 +34,7 @@ use super::certificates::{Certificates, Identity};
 use super::first_line;
 use super::forward::{Client, Worker};
 use super::http2;
+use super::lingering::linger;
 use super::listener::{LAST_CALL, Phase};
 use super::reply::{self, Failure};
 use super::rewound::Rewound;
@@ -115,6 +116,10 @@ where
         stream = match after {
             After::Http2(stream) => return Box::pin(http2::serve(stream, asking, leaving)).await,
             After::Rest(stream) => stream,
+            After::Answered(mut stream) => {
+                stream.says_its_end(true);
+                return Box::pin(linger(stream, bounds.lingering)).await;
+            }
             After::End => return,
         };
         let Some(woken) = rest(stream, &asking, leaving.as_mut(), look.as_mut()).await else {
@@ -131,6 +136,8 @@ enum After<T> {
     Http2(Rewound<T>),
     /// Nothing goes on there.
     Rest(Rewound<T>),
+    /// It is over, but the client may not know.
+    Answered(Rewound<T>),
     End,
 }
 
@@ -186,24 +193,31 @@ where
     // more, lest it finish a body that is not whole.
     if let Err(error) = ended {
         let speaks_http2 = error.is_parse_version_h2() && !client.has_asked() && !left;
+        let mut stream = taken_back(serving.into_parts());
         if speaks_http2 {
-            return After::Http2(taken_back(serving.into_parts()));
+            return After::Http2(stream);
         }
         if first_line::is_too_long(&error) {
             let node = &asking.worker.node;
-            let mut stream = serving.into_parts().io.into_inner();
             // A client that is gone need not know.
             let _ = stream.write_all(&reply::farewell(Failure::TargetTooLong, node)).await;
-            let _ = stream.shutdown().await;
+        } else if !error.is_parse() {
+            return After::End;
         }
-    } else if let Some(tunnel) = tunnel {
+        return After::Answered(stream);
+    }
+    if let Some(tunnel) = tunnel {
         let parts = serving.into_parts();
         let mut stream = parts.io.into_inner();
         stream.looks_for_lines(false);
         stream.says_its_end(true);
         Box::pin(tunnel.carry(stream, &parts.read_buf)).await;
-    } else {
-        let _ = Pin::new(&mut serving).await;
+        return After::End;
+    }
+    let whole = Pin::new(&mut serving).await.is_ok();
+    let stream = taken_back(serving.into_parts());
+    if whole && (stream.has_early() || client.activity.may_send_on()) {
+        return After::Answered(stream);
     }
     After::End
 }

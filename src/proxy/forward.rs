@@ -165,7 +165,7 @@ impl Worker {
     ) -> Response<ProxyBody> {
         let (mut parts, body) = request.into_parts();
         let mut underway = Underway::begin(self.clone(), client.clone(), body.is_end_stream());
-        let begun = underway.begun;
+        let (begun, activity) = (underway.begun, client.activity.clone());
         let (method, version) = (parts.method.clone(), parts.version);
         let noted = Noted::of(&parts.headers);
         let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
@@ -220,6 +220,7 @@ impl Worker {
         let status = response.status();
         self.count(route.as_deref(), version, &method, status);
         if version < Version::HTTP_2 && self.closes_after(status, failure) {
+            activity.hangs_up();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(failure) = failure.filter(|_| grpc) {

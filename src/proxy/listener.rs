@@ -75,6 +75,9 @@ pub(crate) struct Bounds {
     pub(crate) stalled: Duration,
     /// From the first moment of a connection to the end of its TLS handshake.
     pub(crate) handshake: Duration,
+    /// How long a client may go on sending what nobody waits for, so that it comes to read its
+    /// answer.
+    pub(crate) lingering: Duration,
 }
 
 impl Default for Bounds {
@@ -85,6 +88,7 @@ impl Default for Bounds {
             rest: Duration::from_millis(250),
             stalled: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
+            lingering: Duration::from_secs(30),
         }
     }
 }

@@ -33,6 +33,7 @@ mod http1_target;
 mod http2;
 mod http2_target;
 mod last_call;
+mod lingering;
 mod noted;
 mod onward;
 pub(crate) mod pool;

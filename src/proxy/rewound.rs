@@ -50,6 +50,11 @@ impl<T> Rewound<T> {
         };
     }
 
+    /// Whether anything was put back that nobody has read since.
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Whether lines are looked for in what is read: it is HTTP/1.1, or something else.
     pub(super) fn looks_for_lines(&mut self, looks: bool) {
         self.looks = if looks { Looks::AtLines(FirstLine::default()) } else { Looks::Nowhere };

@@ -19,6 +19,7 @@ mod http2_limits;
 mod leaving;
 mod limits;
 mod lines;
+mod lingering;
 mod logging;
 mod own;
 mod policies;

@@ -96,7 +96,8 @@ fn an_upload_that_outlives_its_answer_is_under_way_and_over_once_nothing_moves()
         std::thread::park_timeout(super::bed::PATIENCE);
         false
     });
-    let mut bed = Bed::start(forward(&[origin.address]));
+    let bounds = Bounds { lingering: SHORT, ..Bounds::default() };
+    let mut bed = Bed::within(forward(&[origin.address]), bounds);
     // More than all buffers on the way take in.
     let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20);
     let begin = |bed: &Bed| {

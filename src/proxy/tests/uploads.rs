@@ -15,6 +15,7 @@ use http::{Request, Response};
 use super::bed::{Bed, PATIENCE, eventually, forward_by, read_until, status};
 use super::targets::Origin2;
 use crate::model::rule::{Rule, Scheme};
+use crate::proxy::listener::Bounds;
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -74,7 +75,8 @@ fn under_way(bed: &Bed) -> i64 {
 #[test]
 fn what_nobody_takes_in_behind_a_whole_answer_counts_and_is_given_up_in_time() {
     let (origin, ends) = shut(true);
-    let mut bed = Bed::start(rule(&origin, PATIENCE * 2));
+    let bounds = Bounds { lingering: SHORT, ..Bounds::default() };
+    let mut bed = Bed::within(rule(&origin, PATIENCE * 2), bounds);
     let (patient, waiting) = begin(&bed);
     assert_eq!(under_way(&bed), 1, "the request is not gone yet");
     bed.put("one", rule(&origin, SHORT));

@@ -1,0 +1,54 @@
+//! The last answer of a connection reaches a client that is still sending (RFC 9112, section 9.6).
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::bed::{Bed, Origin, eventually, forward, ok, read_until, status};
+use crate::proxy::listener::Bounds;
+
+const LARGE: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 67108864\r\n\r\n";
+
+/// A bed that takes no bodies, and what it keeps to.
+fn bed(lingering: Duration) -> (Bed, Origin) {
+    let origin = Origin::start(ok);
+    let mut rule = forward(&[origin.address]);
+    rule.limits.max_request_body = Some(1);
+    (Bed::within(rule, Bounds { lingering, ..Bounds::default() }), origin)
+}
+
+/// Sends more than any buffer on the way holds.
+fn send(client: &mut TcpStream) -> std::io::Result<()> {
+    (0..256).try_for_each(|_| client.write_all(&[b'x'; 64 << 10]))
+}
+
+#[test]
+fn who_reads_only_once_all_is_sent_hears_the_answer_and_no_reset() {
+    let (bed, origin) = bed(Bounds::default().lingering);
+    let no_head = "GET / HTTP/1.1\r\nhost: a\r\nno field\r\n\r\n";
+    let doubtful = "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n";
+    for (head, code) in [(LARGE, 413), (no_head, 400), (doubtful, 400)] {
+        let mut client = bed.client();
+        client.write_all(head.as_bytes()).unwrap();
+        send(&mut client).expect("all of it is taken in");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an end, and no reset");
+        assert_eq!(status(&answer), code, "{answer}");
+        assert_eq!(bed.metrics.connections.load(Relaxed), 1, "it waits for the client");
+        client.shutdown(Shutdown::Both).unwrap();
+        eventually("and no longer", || bed.metrics.connections.load(Relaxed) == 0);
+    }
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn who_never_stops_sending_is_let_go() {
+    let (bed, _origin) = bed(Duration::from_millis(150));
+    let mut client = bed.client();
+    client.write_all(LARGE.as_bytes()).unwrap();
+    let answer = read_until(&mut client, "\r\n\r\n").unwrap();
+    assert_eq!(status(&answer), 413, "{answer}");
+    while send(&mut client).is_ok() {}
+    eventually("its connection is over", || bed.metrics.connections.load(Relaxed) == 0);
+}
