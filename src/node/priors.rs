@@ -3,7 +3,7 @@
 //! Asks a few neighbours, nearest first and at distinct distances; what they say is clamped and
 //! weighed in `routing::prior`. Runs while there is anything unknown, then rests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::peer_client::PeerClient;
 use crate::model::head::Position;
 use crate::model::ids::PeerAddr;
 use crate::model::latency::LatencyInfoRow;
+use crate::model::rule::TargetAddress;
 use crate::proxy::routes::RoutesState;
 use crate::routing::prior::{PeerWord, Prior, triangulate};
 use crate::telemetry::clock::Clock;
@@ -29,7 +30,7 @@ pub(crate) async fn run(
     mut ended: watch::Receiver<bool>,
 ) {
     let mut wait = FIRST;
-    let mut asked: Vec<String> = Vec::new();
+    let mut asked: Vec<Arc<TargetAddress>> = Vec::new();
     loop {
         // What comes into force from here on is looked at, too.
         active.mark_unchanged();
@@ -51,7 +52,6 @@ pub(crate) async fn run(
         }
         let least = if asked.is_empty() { FIRST } else { APART };
         asked = unknown;
-        asked.sort();
         let pause = async {
             tokio::time::sleep(least).await;
             // Without the thread that puts rules in force nothing changes any more.
@@ -68,7 +68,7 @@ pub(crate) async fn run(
             () = pause => {}
             _ = ended.wait_for(|ended| *ended) => return,
         }
-        wait = (wait * 2).min(RESTING);
+        wait = (wait * 2).min(LONGEST);
     }
 }
 
@@ -96,28 +96,32 @@ async fn ask(view: &View, peers: &PeerClient) -> Vec<(Duration, Vec<LatencyInfoR
     told
 }
 
-fn join(unknown: &[String], told: &[(Duration, Vec<LatencyInfoRow>)]) -> BTreeMap<String, Prior> {
-    unknown
-        .iter()
-        .filter_map(|target| {
-            let words: Vec<PeerWord<'_>> = told
-                .iter()
-                .flat_map(|(rtt, rows)| {
-                    let about = rows.iter().filter(|row| row.target == *target);
-                    about.map(|row| PeerWord { row, rtt: *rtt })
-                })
-                .collect();
-            triangulate(&words).map(|prior| (target.clone(), prior))
-        })
-        .collect()
+/// Costs what was told and what is unknown, not the product: both may be very many.
+fn join(
+    unknown: &[Arc<TargetAddress>],
+    told: &[(Duration, Vec<LatencyInfoRow>)],
+) -> BTreeMap<Arc<TargetAddress>, Prior> {
+    let mut words: HashMap<&str, Vec<PeerWord<'_>>> = HashMap::new();
+    for (rtt, rows) in told {
+        for row in rows {
+            words.entry(&row.target).or_default().push(PeerWord { row, rtt: *rtt });
+        }
+    }
+    let about = |target: &Arc<TargetAddress>| {
+        let prior = triangulate(words.get(target.to_string().as_str())?)?;
+        Some((target.clone(), prior))
+    };
+    if words.is_empty() { BTreeMap::new() } else { unknown.iter().filter_map(about).collect() }
 }
 
 /// The first look: neighbours must be known and measured by then.
 const FIRST: Duration = Duration::from_millis(200);
 /// Between looks while rules keep changing.
 const APART: Duration = Duration::from_secs(1);
-/// Between looks once nothing is unknown, or nobody knows it.
+/// Between looks while nothing is unknown.
 const RESTING: Duration = Duration::from_secs(5);
+/// Between looks while nobody knows what is unknown.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Neighbours asked at a time.
 const ASKED: usize = 4;
 /// Round trips closer than this are one distance.

@@ -136,6 +136,9 @@ impl RoutesState {
 
     fn known(&mut self, target: &Target) -> Arc<Known> {
         if let Some(known) = self.targets.get(&target.address).and_then(Weak::upgrade) {
+            if let Some(hint) = target.latency_hint {
+                known.cell.hint(hint);
+            }
             return known;
         }
         let address = Arc::new(target.address.clone());
@@ -196,29 +199,38 @@ impl RoutesState {
         self.targets.len()
     }
 
-    /// Targets of which nothing is known here, by the name that peers use.
-    pub(crate) fn unknown_targets(&self, now: Moment) -> Vec<String> {
+    /// Targets of which nothing was measured here, or too long ago; in order.
+    pub(crate) fn unknown_targets(&self, now: Moment) -> Vec<Arc<TargetAddress>> {
+        let unknown = |known: Arc<Known>| !known.cell.is_sampled(now);
         self.targets
             .iter()
-            .filter_map(|(address, known)| Some((address, known.upgrade()?)))
-            .filter(|(_, known)| known.cell.readings(now).is_none())
-            .map(|(address, _)| address.to_string())
+            .filter(|(_, known)| known.upgrade().is_some_and(unknown))
+            .map(|(address, _)| address.clone())
             .collect()
     }
 
     /// Begins with what peers say about targets that are unknown here; returns how many.
-    pub(crate) fn import(&self, priors: &BTreeMap<String, Prior>, now: Moment) -> usize {
+    pub(crate) fn import(
+        &self,
+        priors: &BTreeMap<Arc<TargetAddress>, Prior>,
+        now: Moment,
+    ) -> usize {
         let mut taken = 0;
         if priors.is_empty() {
             // Mostly; and rules may be very many.
             return taken;
         }
         for route in self.table.routes() {
-            for Upstream { known, .. } in route.payload.upstreams.iter() {
-                if let Some(prior) = priors.get(&known.endpoint.address.to_string()) {
-                    let selector = &route.payload.lasting.selector;
-                    taken += usize::from(known.cell.import(prior, selector, now));
+            let Running { upstreams, lasting, .. } = &route.payload;
+            let (mut told, mut sum) = (0u32, 0.0);
+            for Upstream { known, .. } in upstreams.iter() {
+                if let Some(prior) = priors.get(&known.endpoint.address) {
+                    taken += usize::from(known.cell.import(prior, now));
+                    (told, sum) = (told + 1, sum + prior.svc_ms);
                 }
+            }
+            if told > 0 {
+                lasting.selector.import(sum / f64::from(told));
             }
         }
         taken

@@ -40,7 +40,8 @@ pub struct TargetCell {
     bodies: AtomicU32,
     ramp: AtomicU32,
     source: AtomicU8,
-    hint: Option<f64>,
+    /// Not a number while there is none.
+    hint: Float,
     /// Exponentials are computed at most every 50 ms, or after a sample.
     cached_at: AtomicU64,
     decay: Float,
@@ -119,11 +120,16 @@ impl TargetCell {
             bodies: AtomicU32::new(0),
             ramp: AtomicU32::new(1),
             source: AtomicU8::new(DEFAULT),
-            hint: hint.map(|hint| hint.as_secs_f64() * 1e3),
+            hint: Float::new(hint.map_or(f64::NAN, millis)),
             cached_at: AtomicU64::new(0),
             decay: Float::new(1.0),
             err_decay: Float::new(1.0),
         }
+    }
+
+    /// A rule says, or says anew, how far away it is.
+    pub fn hint(&self, net: Duration) {
+        self.hint.store(millis(net));
     }
 
     /// An attempt begins.
@@ -240,15 +246,18 @@ impl TargetCell {
 
     /// Whether there is an estimate that is not too old, or a hint.
     pub fn is_known(&self, now: Moment) -> bool {
-        let sampled = self.n.load(Relaxed) > 0
-            && now.since(Moment::from_nanos(self.last.load(Relaxed))) < TTL;
-        sampled || self.hint.is_some()
+        self.is_sampled(now) || self.hinted_ms().is_some()
+    }
+
+    /// Whether there is an estimate that is not too old; else peers are asked for theirs.
+    pub fn is_sampled(&self, now: Moment) -> bool {
+        self.n.load(Relaxed) > 0 && now.since(Moment::from_nanos(self.last.load(Relaxed))) < TTL
     }
 
     /// How many may be in flight while it is being got to know; none once it is.
     pub fn cap(&self) -> Option<u32> {
         let ramp = self.ramp.load(Relaxed);
-        (ramp < RAMPED && self.n.load(Relaxed) > 0).then_some(ramp)
+        (ramp < RAMPED).then_some(ramp)
     }
 
     /// Seconds since the last sample, and the re-trial interval.
@@ -276,7 +285,7 @@ impl TargetCell {
             (float(micros(now) - mean) / 1e3).max(0.0)
         };
         let sampled = self.n.load(Relaxed) > 0;
-        let net = self.net_ms().or(self.hint).unwrap_or(0.0);
+        let net = self.net_ms().or_else(|| self.hinted_ms()).unwrap_or(0.0);
         let (fast, slow) = if sampled { (self.fast.load(), self.slow.load()) } else { (net, net) };
         let sb = self.sb[0].load().min(self.sb[1].load());
         Snapshot {
@@ -293,8 +302,8 @@ impl TargetCell {
     }
 
     /// Begins with what peers say, unless there are samples of one's own.
-    pub fn import(&self, prior: &Prior, selector: &Selector, now: Moment) -> bool {
-        if self.n.load(Relaxed) > 0 && self.is_known(now) {
+    pub fn import(&self, prior: &Prior, now: Moment) -> bool {
+        if self.is_sampled(now) {
             return false;
         }
         let heard = now - prior.age.min(TTL);
@@ -311,7 +320,6 @@ impl TargetCell {
         self.source.store(PEER, Relaxed);
         self.cached_at.store(0, Relaxed);
         self.n.store(IMPORTED_SAMPLES, Relaxed);
-        selector.import(prior.svc_ms);
         true
     }
 
@@ -337,6 +345,11 @@ impl TargetCell {
                 _ => LatencySource::Default,
             },
         })
+    }
+
+    fn hinted_ms(&self) -> Option<f64> {
+        let hint = self.hint.load();
+        (!hint.is_nan()).then_some(hint)
     }
 
     fn net_ms(&self) -> Option<f64> {
@@ -404,7 +417,7 @@ impl TargetCell {
     fn sample(&self, took: f64, selector: &Selector, now: Moment) {
         let typical = selector.typical();
         let before = self.n.load(Relaxed);
-        let stale = before > 0 && !self.is_known(now);
+        let stale = before > 0 && !self.is_sampled(now);
         let n = if stale { 0 } else { before };
         let (idle, h) = if n == 0 { (0.0, H_LEAST) } else { self.idle(now) };
         self.rotate(now);

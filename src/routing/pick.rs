@@ -200,13 +200,25 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Those that may be sent to; where caution would leave nobody, caution goes.
+    /// Whether this one is on trial, with a request under way that decides.
+    fn is_tried_out(&self, index: usize) -> bool {
+        let candidate = &self.candidates[index];
+        candidate.weight > 0
+            && candidate.standing(self.now) == Standing::HalfOpen
+            && (self.again || !self.tried.contains(&index))
+    }
+
+    /// Those that may be sent to. Where caution would leave nobody, caution goes: first that of
+    /// waiting for a trial, then that of ejection.
     fn usable(&self) -> impl Iterator<Item = usize> + Clone {
         let all = 0..self.candidates.len();
         let some = all.clone().any(|index| self.allows(index));
+        let on_trial = !some && all.clone().any(|index| self.is_tried_out(index));
         all.filter(move |index| {
             if some {
                 self.allows(*index)
+            } else if on_trial {
+                self.is_tried_out(*index)
             } else {
                 let candidate = &self.candidates[*index];
                 candidate.weight > 0 && candidate.standing(self.now) != Standing::Down

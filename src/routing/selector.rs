@@ -122,8 +122,8 @@ impl Selector {
         }
     }
 
-    /// Begins with what peers found typical.
-    pub(super) fn import(&self, svc: f64) {
+    /// Begins with what peers found typical, in ms: the mean over the rule's targets.
+    pub fn import(&self, svc: f64) {
         let begun = self.samples.compare_exchange(0, IMPORTED_COUNT, Relaxed, Relaxed).is_ok();
         if begun {
             self.svcbar.store(svc.max(0.5));

@@ -111,7 +111,8 @@ fn a_peer_that_calls_a_target_near_is_forgotten_with_the_first_answer() {
     let prior = triangulate(&[PeerWord { row: &row, rtt: Duration::ZERO }]).unwrap();
     let (cell, selector) = (TargetCell::new(None), Selector::default());
     let mut now = start() + Duration::from_secs(3600);
-    cell.import(&prior, &selector, now);
+    cell.import(&prior, now);
+    selector.import(prior.svc_ms);
     for _ in 0..4 {
         now = now + ms(500.0);
         exchange(&cell, &selector, &mut now, 10.0, SUCCESS);
@@ -252,7 +253,8 @@ proptest! {
         let (cell, selector) = (TargetCell::new(None), Selector::default());
         let mut now = start() + Duration::from_secs(3600);
         if let Some(prior) = triangulate(&words) {
-            cell.import(&prior, &selector, now);
+            cell.import(&prior, now);
+            selector.import(prior.svc_ms);
             prop_assert!(cell.standing(now) != Standing::Ejected, "a peer never ejects");
             let cost = cell.snapshot(now).cost(&selector.typical()).total;
             prop_assert!(cost.is_finite() && cost > 0.0);
@@ -485,6 +487,68 @@ fn round_robin_and_least_requests_share_by_weight() {
             assert!(count.abs_diff(fair) < fair / 3, "{policy:?}: {counts:?}");
         }
     }
+}
+
+#[test]
+fn a_trial_under_way_is_no_reason_to_send_to_who_is_ejected() {
+    let (dead, healed) = (TargetCell::new(None), TargetCell::new(None));
+    let selector = Selector::default();
+    let mut now = start();
+    for cell in [&dead, &healed] {
+        exchange(cell, &selector, &mut now, 1.0, SUCCESS);
+    }
+    let retry_after = |seconds| Some(Duration::from_secs(seconds));
+    for (cell, seconds) in [(&dead, 30), (&healed, 1)] {
+        let failed = Outcome::ServerFailure { retry_after: retry_after(seconds) };
+        exchange(cell, &selector, &mut now, 1.0, failed);
+    }
+    now = now + Duration::from_secs(2);
+    assert_eq!(dead.standing(now), Standing::Ejected);
+    assert_eq!(healed.standing(now), Standing::HalfOpen);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let policies = [Balance::First, Balance::RoundRobin, Balance::LeastRequests, Balance::Latency];
+    let trial = healed.begin(now);
+    let cells = [dead, healed];
+    for policy in policies {
+        for _ in 0..20 {
+            let picked = pick_with(&policy, &cells, &[1, 1], &selector, now, &mut rng);
+            assert_eq!(picked, Picked::Target(1), "{policy:?}");
+        }
+    }
+    cells[1].finish(trial, now, SUCCESS, &selector, &Outlier::default(), 0.5);
+}
+
+#[test]
+fn what_only_a_hint_says_is_near_gets_one_request_at_a_time_until_it_has_answered() {
+    let cells = [TargetCell::new(Some(ms(1.0))), trained(&[20.0; 40]).0];
+    let (selector, mut now) = (Selector::default(), start() + Duration::from_secs(1));
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut next = |now| pick_with(&Balance::Latency, &cells, &[1, 1], &selector, now, &mut rng);
+    assert_eq!(next(now), Picked::Target(0), "the near one first");
+    let attempt = cells[0].begin(now);
+    assert_eq!(next(now), Picked::Target(1), "nobody knows yet how fast it is");
+    now = now + ms(2.0);
+    cells[0].finish(attempt, now, SUCCESS, &selector, &Outlier::default(), 0.5);
+    assert_eq!(next(now), Picked::Target(0));
+    cells[0].hint(ms(500.0));
+    assert_eq!(next(now), Picked::Target(0), "what was measured counts, and no new hint");
+}
+
+#[test]
+fn a_hint_that_a_rule_gives_later_counts_until_there_is_a_measurement() {
+    let cell = TargetCell::new(Some(ms(5.0)));
+    let now = start();
+    assert!((cell.snapshot(now).net - 5.0).abs() < 1e-9);
+    cell.hint(ms(80.0));
+    assert!((cell.snapshot(now + ms(60.0)).net - 80.0).abs() < 1e-9);
+    let late = TargetCell::new(None);
+    assert_eq!(late.standing(now), Standing::Unknown);
+    late.hint(ms(80.0));
+    assert_eq!(late.standing(now), Standing::Ready);
+    let mut now = now;
+    exchange(&late, &Selector::default(), &mut now, 9.0, SUCCESS);
+    now = now + Duration::from_secs(601);
+    assert!(!late.is_sampled(now), "peers are asked about it, hint or not");
 }
 
 #[test]

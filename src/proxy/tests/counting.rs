@@ -1,10 +1,14 @@
 //! What is counted: aborts, requests under way, connections, attempts by their end.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::bed::{Bed, Origin, eventually, field, forward, ok, read_until, silent, status};
+use crate::model::ids::RuleId;
 use crate::model::rule::{HostPattern, RetryOn};
+use crate::routing::prior::Prior;
 
 #[test]
 fn a_client_that_goes_away_counts_as_aborted_and_leaves_nothing_behind() {
@@ -111,4 +115,27 @@ fn what_is_known_of_a_target_outlives_its_rule_and_goes_with_the_last_one() {
     assert!(bed.state.known_targets() < 140, "what no rule names is let go");
     let gone: u64 = samples(&bed);
     assert_eq!(gone, 0);
+}
+
+#[test]
+fn what_peers_find_typical_is_the_mean_over_a_rules_targets_whoever_else_names_them() {
+    let at = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let mut bed = Bed::start(forward(&[at(1), at(2)]));
+    let mut other = forward(&[at(2), at(3)]);
+    other.hosts = vec![HostPattern::Exact("b".to_string())];
+    bed.put("two", other);
+    let now = bed.clock.now();
+    let prior = |svc_ms| Prior { net_ms: 1.0, svc_ms, err: 0.0, age: Duration::ZERO };
+    let told = bed.state.unknown_targets(now).into_iter().zip([800.0, 40.0, 20.0].map(prior));
+    let told: BTreeMap<_, _> = told.collect();
+    assert_eq!(told.len(), 3);
+    assert_eq!(bed.state.import(&told, now), 3);
+    assert!(bed.state.unknown_targets(now).is_empty());
+    let routes = bed.state.published().load_full();
+    let typical = |id: &str| {
+        let route = routes.route(&RuleId::parse(id).unwrap()).unwrap();
+        route.payload.lasting.selector.typical().svcbar
+    };
+    assert!((typical("one") - 420.0).abs() < 1e-6, "{}", typical("one"));
+    assert!((typical("two") - 30.0).abs() < 1e-6, "{}", typical("two"));
 }

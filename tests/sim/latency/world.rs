@@ -180,13 +180,18 @@ impl World {
         let number = self.nodes.len();
         let old = &self.nodes[beside];
         let new = Node::new(old.region, old.cells.len(), number);
+        let mut typical = Vec::new();
         for (cell, measured) in new.cells.iter().zip(&old.cells) {
             let Some(readings) = measured.readings(self.now).filter(|_| told) else { continue };
             let row = readings.row(String::new());
             let words = [PeerWord { row: &row, rtt: ms(NEXT_DOOR_MS) }];
             if let Some(prior) = triangulate(&words) {
-                assert!(cell.import(&prior, &new.selector, self.now));
+                assert!(cell.import(&prior, self.now));
+                typical.push(prior.svc_ms);
             }
+        }
+        if !typical.is_empty() {
+            new.selector.import(typical.iter().sum::<f64>() / typical.len() as f64);
         }
         self.nodes.push(new);
         let first = self.pause();
