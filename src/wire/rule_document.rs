@@ -144,7 +144,8 @@ fn places(documents: &[Tree]) -> Vec<Entry<'_>> {
 fn is_configuration(entries: &[(String, Tree)]) -> bool {
     let has_data =
         |tree: &Tree| matches!(tree, Tree::Map(keys) if keys.iter().any(|(key, _)| key == "data"));
-    entries.iter().all(|(key, tree)| key != "id" && key != "data" && matches!(tree, Tree::Map(_)))
+    // A lone rule has an id, which is a text; the data of one holds nothing of that name.
+    entries.iter().all(|(_, tree)| matches!(tree, Tree::Map(_)))
         && entries.iter().any(|(_, tree)| has_data(tree))
 }
 

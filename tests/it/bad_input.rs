@@ -34,6 +34,7 @@ fn bad_input_at_a_node_is_refused_whole_and_changes_nothing() {
         ("/v1/configuration/x", r#"{"version": 0.5, "data": {"respond": {}}}"#, 422),
         ("/v1/configuration/x", r#"{"version": -1, "data": {"respond": {}}}"#, 422),
         ("/v1/configuration/UPPER", r#"{"data": {"respond": {}}}"#, 422),
+        ("/v1/configuration/x", r#"{"data": {"respond": {}, "respond": {"status": 404}}}"#, 422),
         ("/v1/configuration/x", "not json", 400),
         ("/v1/configuration", "[1, 2]", 400),
         ("/v1/configuration/x?scope=node", r#"{"data": {"respond": {}}}"#, 400),

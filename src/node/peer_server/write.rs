@@ -13,6 +13,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use rand::RngExt;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
@@ -87,11 +88,12 @@ pub(super) async fn one(
         Ok(manner) => manner,
         Err(document) => return problem::answer(&document),
     };
-    let json: Value = match serde_json::from_slice(&body) {
-        Ok(json) => json,
+    // As it was written: what stands there twice is found out.
+    let said: &RawValue = match serde_json::from_slice(&body) {
+        Ok(said) => said,
         Err(error) => return unreadable(&error),
     };
-    match read_entries(&json!({ rule: json }).to_string(), &manner) {
+    match read_entries(&format!("{{{}:{said}}}", Value::from(rule)), &manner) {
         Ok(writes) => carry_out(&door, writes, manner).await,
         Err(problems) => invalid(&problems),
     }

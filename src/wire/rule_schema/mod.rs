@@ -58,19 +58,22 @@ pub(super) fn read_data(
     Some((rule, given))
 }
 
-/// A rule that answers by itself has nothing to choose, to try again or to rewrite for.
+/// A rule that answers by itself has nothing to choose, to wait for, to try again, to count or to
+/// rewrite for.
 fn refuse_without_targets(data: &Section<'_>, action: &Action, findings: &mut Findings) {
     let answer = if matches!(action, Action::Redirect(_)) { "redirect" } else { "respond" };
     let detail = format!("says nothing in a rule with {answer}, only in one with targets");
-    for key in ["balance", "retry", "health"] {
+    for key in ["balance", "timeouts", "retry", "health", "limits"] {
         if data.has(key) {
             findings.note(&data.place(key), ProblemCode::Conflict, detail.as_str());
         }
     }
     let Some(Tree::List(filters)) = data.tree("filters") else { return };
     for (index, filter) in filters.iter().enumerate() {
-        if matches!(filter, Tree::Map(entries) if entries.iter().any(|(key, _)| key == "rewrite")) {
-            let at = place(&format!("{}/{index}", data.place("filters")), "rewrite");
+        let Tree::Map(entries) = filter else { continue };
+        let needless = ["requestHeaders", "rewrite"];
+        for (key, _) in entries.iter().filter(|(key, _)| needless.contains(&key.as_str())) {
+            let at = place(&format!("{}/{index}", data.place("filters")), key);
             findings.note(&at, ProblemCode::Conflict, detail.as_str());
         }
     }

@@ -5,6 +5,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use http::uri::PathAndQuery;
+
 use crate::model::limits::{
     FIELD_VALUE_BYTES, HEADER_NAME_BYTES, HOST_BYTES, LABEL_BYTES, PATH_BYTES,
 };
@@ -172,6 +174,11 @@ pub(super) fn target_path(text: &str) -> Result<String, Flaw> {
         let flaw = wrong("holds a space, a control or a non-ASCII character");
         return Err(flaw.hint("write it percent-encoded"));
     }
+    // No request line that is understood holds it, so it would match nothing, and reach nobody.
+    if PathAndQuery::try_from(text).is_err() {
+        let flaw = wrong("holds a character that no path can hold");
+        return Err(flaw.hint("write it percent-encoded"));
+    }
     Ok(text.to_owned())
 }
 
@@ -325,6 +332,12 @@ mod tests {
         assert_eq!(path("/api/").unwrap(), "/api/");
         for bad in ["", "api", "/a?b", "/a#b", "/a b", "/ü", "/a//b", "/a/../b", "/.", "/%2Fa"] {
             assert!(path(bad).is_err(), "{bad}");
+        }
+        for bad in ["/a<b", "/a`b", "/a?b=\"c\"", "/a?b=<c>"] {
+            assert!(target_path(bad).is_err(), "{bad}");
+        }
+        for good in ["/a!$&'()*+,;=:@-._~%20", "/a?b=c/d?e&f=%22", "/{id}", "/a|b"] {
+            assert_eq!(target_path(good).unwrap(), good);
         }
     }
 

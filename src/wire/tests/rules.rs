@@ -112,6 +112,35 @@ fn faults_in_a_text_of_many_rules_name_the_rule() {
 }
 
 #[test]
+fn a_saved_configuration_may_hold_rules_named_like_its_keys() {
+    let rule = json!({ "version": 1, "origin": "ledger", "data": { "respond": {} } });
+    for names in [&["data"][..], &["id"], &["data", "id", "other"]] {
+        let saved: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_string(), rule.clone())).collect();
+        let text = serde_json::Value::Object(saved).to_string();
+        let read = rules_from_yaml_or_json(&text).unwrap();
+        let ids: Vec<String> = read.iter().map(|rule| rule.id.to_string()).collect();
+        assert_eq!(ids, names);
+    }
+    let lone = "{ data: { respond: {} } }";
+    assert_eq!(problems(lone), "/id: missing: has to be given");
+}
+
+#[test]
+fn what_a_rule_without_targets_would_not_do_is_refused() {
+    let needless = [
+        "timeouts: { request: 1s }",
+        "limits: { maxInFlight: 1 }",
+        "filters: [{ requestHeaders: { remove: [x-a] } }]",
+    ];
+    for text in needless {
+        let found = problems(&format!("{{ id: a, data: {{ respond: {{}}, {text} }} }}"));
+        let detail = "says nothing in a rule with respond, only in one with targets";
+        assert!(found.contains(&format!("conflict: {detail}")), "{text}: {found}");
+    }
+}
+
+#[test]
 fn a_saved_configuration_can_be_applied() {
     let data = json!({ "respond": { "status": 204 } });
     let saved = json!({
