@@ -166,6 +166,8 @@ pub(crate) enum RuleCommand {
     },
     /// The remembered versions of a rule, conflicts included
     History(RuleArguments),
+    /// Pairs of rules that match the same, so that the older one serves
+    Conflicts(ClientArguments),
     /// Every change from now on, as it is committed
     Watch {
         /// Only ids that begin so

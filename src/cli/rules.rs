@@ -1,4 +1,6 @@
-//! `rule get | list | delete | history | watch`.
+//! `rule get | list | delete | history | conflicts | watch`.
+
+use std::sync::Arc;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -9,7 +11,9 @@ use super::client::{Stored, Write};
 use super::failure::Failure;
 use super::output::{self, Format, say};
 use crate::model::ids::RuleId;
-use crate::wire::rule_document::{rule_data_to_json, rule_to_yaml};
+use crate::model::moment::WallTime;
+use crate::routing::table::{Route, Table};
+use crate::wire::rule_document::{decode_rule_data, rule_data_to_json, rule_to_yaml};
 
 /// `tradewind rule …`.
 pub(crate) async fn run(command: &RuleCommand) -> Result<(), Failure> {
@@ -27,6 +31,15 @@ pub(crate) async fn run(command: &RuleCommand) -> Result<(), Failure> {
                     vec![rule.id.clone(), format!("v{}", rule.version), rule.revision.to_string()]
                 });
                 output::table(&["RULE", "VERSION", "REVISION"], rows.collect())
+            })
+        }
+        RuleCommand::Conflicts(client) => {
+            let pairs = conflicts(&client.connect().await?.list("").await?);
+            let rows: Vec<Vec<String>> =
+                pairs.iter().map(|(one, other)| vec![one.to_string(), other.to_string()]).collect();
+            output::print(client.output, &json!(rows), || match rows.is_empty() {
+                true => "no two rules match the same".to_string(),
+                false => output::table(&["RULE", "MATCHES THE SAME"], rows.clone()),
             })
         }
         RuleCommand::Watch { prefix, client } => watch(prefix, client).await,
@@ -97,6 +110,23 @@ async fn delete(arguments: &RuleArguments, if_version: Option<u64>) -> Result<()
         return Ok(());
     }
     output::print(format, &applied_json(&applied, false), String::new)
+}
+
+/// What only age and id tell apart, in the order of their ids.
+fn conflicts(rules: &[Stored]) -> Vec<(RuleId, RuleId)> {
+    let mut table = Table::new(rand::random());
+    for stored in rules {
+        let rule = stored.data.as_ref().and_then(|data| decode_rule_data(data).ok());
+        // When it was made is not said here, and matters to none of this.
+        let made = WallTime(0);
+        let route = RuleId::parse(&stored.id)
+            .zip(rule)
+            .and_then(|(id, rule)| Route::compile(id, Arc::new(rule), made, |_| ()).ok());
+        if let Some(route) = route {
+            table.insert(Arc::new(route));
+        }
+    }
+    table.conflicts()
 }
 
 /// A line per change; JSON on one line each, YAML as a stream of documents.

@@ -83,6 +83,13 @@ fn without_its_orchestrator_the_fleet_serves_restarts_learns_and_takes_rules() {
     load.goes_on(20);
     let history = ok(&["rule", "history", "by-hand", "--orchestrator", &fleet.url()]);
     assert!(history.contains("adopted") && history.contains("n2"), "{history}");
+    let conflicts = || ok(&["rule", "conflicts", "--orchestrator", &fleet.url()]);
+    assert_eq!(conflicts(), "no two rules match the same\n");
+    let twin = fleet
+        .rules_file("twin.yaml", &format!("{{\"id\":\"twin\",{}", &respond_rule("by-hand")[1..]));
+    ok(&["apply", "-f", &twin, "--orchestrator", &fleet.url()]);
+    let found = conflicts();
+    assert!(found.contains("by-hand") && found.contains("twin"), "{found}");
     let (sent, failed) = load.end();
     assert_eq!(failed, 0, "of {sent} requests");
 }

@@ -131,7 +131,8 @@ impl<T> Branch<T> {
     /// Pairs of rules that only age and id tell apart.
     pub(super) fn ties(&self) -> Vec<(RuleId, RuleId)> {
         let by_path = self.exact.values().into_iter().chain(self.prefix.values());
-        by_path.chain([&self.any]).flat_map(Bucket::ties).collect()
+        let regex = self.rest.as_ref().map(|rest| &rest.regex);
+        by_path.chain(regex).chain([&self.any]).flat_map(Bucket::ties).collect()
     }
 }
 

@@ -123,17 +123,22 @@ impl<T> Bucket<T> {
         Some(Matched { route: &held.route, alternative: held.alternative as usize, prefix })
     }
 
-    /// Neighbours that only age and id tell apart, from different rules.
+    /// Pairs that only age and id tell apart, from different rules: what comes first in order with
+    /// each that follows.
     pub(super) fn ties(&self) -> Vec<(RuleId, RuleId)> {
         let Bucket::Many(many) = self else { return Vec::new() };
-        let next = many.iter().skip(1);
-        let both = many.iter().zip(next).filter_map(|((a, one), (b, other))| {
-            let tie = a.ties_with(b) && one.route.id != other.route.id;
-            let same = one.route.rule.alternatives[a.alternative()]
-                == other.route.rule.alternatives[b.alternative()];
-            (tie && same).then(|| (one.route.id.clone(), other.route.id.clone()))
-        });
-        both.collect()
+        let entries: Vec<_> = many.iter().collect();
+        let mut pairs = Vec::new();
+        for (at, (a, one)) in entries.iter().enumerate() {
+            for (b, other) in entries[at + 1..].iter().take_while(|(b, _)| a.ties_with(b)) {
+                let same = one.route.rule.alternatives[a.alternative()]
+                    == other.route.rule.alternatives[b.alternative()];
+                if same && one.route.id != other.route.id {
+                    pairs.push((one.route.id.clone(), other.route.id.clone()));
+                }
+            }
+        }
+        pairs
     }
 }
 

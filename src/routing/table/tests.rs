@@ -230,8 +230,22 @@ fn rules_that_only_age_tells_apart_are_conflicts() {
         let one = Alternative { path, ..Alternative::default() };
         table.insert(route(number, number as u64, rule(vec![], vec![one])));
     }
-    let pair = (RuleId::parse("r0").unwrap(), RuleId::parse("r1").unwrap());
-    assert_eq!(table.conflicts(), vec![pair]);
+    let pair = |a: usize, b: usize| {
+        (RuleId::parse(&format!("r{a}")).unwrap(), RuleId::parse(&format!("r{b}")).unwrap())
+    };
+    assert_eq!(table.conflicts(), vec![pair(0, 1)]);
+    // Of the same regex, and of conditions that others of the same rank stand between.
+    for number in 3..5 {
+        let path = Some(PathMatch::Regex("/[0-9]+".to_string()));
+        let one = Alternative { path, ..Alternative::default() };
+        table.insert(route(number, number as u64, rule(vec![], vec![one])));
+    }
+    for (number, name) in [(5, "x"), (6, "y"), (7, "x")] {
+        let query = vec![(name.to_string(), "1".to_string())];
+        let one = Alternative { query, ..Alternative::default() };
+        table.insert(route(number, number as u64, rule(vec![], vec![one])));
+    }
+    assert_eq!(table.conflicts(), vec![pair(0, 1), pair(3, 4), pair(5, 7)]);
 }
 
 #[test]
