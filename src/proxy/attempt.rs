@@ -137,6 +137,9 @@ impl Trying {
                         if clients { Failure::SlowRequest } else { Failure::ResponseTimeout };
                     let had = ended.saturating_duration_since(since.max(progress.moved()));
                     self.cut_short = had < per_try.min(request);
+                    if !self.cut_short {
+                        lease.gives_up();
+                    }
                     return Err(Missed { failure, body: None, unseen: false });
                 }
             }

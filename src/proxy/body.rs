@@ -3,7 +3,6 @@
 //! Backpressure is hyper's: a frame is asked for only when the other side can take it.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::alarm;
 use super::broken::Broken;
 use super::headers;
 use super::pool::Lease;
@@ -333,7 +333,7 @@ impl Watch {
                 let timer =
                     self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
                 loop {
-                    ready!(timer.as_mut().poll(cx));
+                    ready!(alarm::rings(timer.as_mut(), cx));
                     if Instant::now() >= deadline {
                         let late = self.patience.is_over();
                         let error = if late { BodyError::Late } else { BodyError::Idle };

@@ -18,12 +18,10 @@ pub(super) enum Broken {
 }
 
 impl Broken {
-    /// Whether it was the request's body.
+    /// Whether it was the request's body. Over HTTP/2 that body says so itself: what hyper calls
+    /// the user's fault is, there, a connection that ended before the request was sent.
     pub(super) fn is_requests(&self) -> bool {
-        match self {
-            Broken::Hyper(error) => error.is_user(),
-            _ => matches!(self, Broken::Request),
-        }
+        matches!(self, Broken::Request)
     }
 
     /// Whether the target said something that it must not say.

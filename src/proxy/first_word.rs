@@ -1,4 +1,4 @@
-//! Notices that the other side of a connection has said something.
+//! Notices that the other side of a connection has said something, and how often.
 //!
 //! Over HTTP/2 its first word is what it allows (RFC 9113, section 3.4), and hyper has no other way
 //! to tell a limit that was said from the one assumed before. Understands nothing of what is said.
@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncRead;
 use tokio_util::io::InspectReader;
 
-/// Whether there was a word.
+/// Whether there was a word, and how many pieces were heard.
 #[derive(Default)]
 pub(super) struct FirstWord {
-    said: Cell<bool>,
+    heard: Cell<u64>,
     waiting: Cell<Option<Waker>>,
 }
 
@@ -32,15 +32,22 @@ impl FirstWord {
 
     /// Ready once something was said.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.said.get() {
+        if self.heard.get() > 0 {
             return Poll::Ready(());
         }
         self.waiting.set(Some(cx.waker().clone()));
         Poll::Pending
     }
 
+    /// How many pieces were read so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
     fn say(&self) {
-        if !self.said.replace(true)
+        let before = self.heard.get();
+        self.heard.set(before.wrapping_add(1));
+        if before == 0
             && let Some(waiting) = self.waiting.take()
         {
             waiting.wake();

@@ -345,6 +345,18 @@ impl Lease {
         }
     }
 
+    /// The answer did not come. A connection over which nothing came at all may be dead, which its
+    /// target is not: the next exchange takes another one.
+    pub(super) fn gives_up(&mut self) {
+        let dead = match &self.carrier {
+            Carrier::Http2(exchange) => exchange.is_silent(),
+            _ => true,
+        };
+        if dead {
+            self.spoil();
+        }
+    }
+
     /// The answer is whole: somebody else may use the connection, if nothing is left of this
     /// exchange. What is left of the request ends with what is returned.
     pub(super) fn give_back(&mut self) -> Option<Rest> {

@@ -36,6 +36,8 @@ pub(in crate::proxy) struct Connection<B = RequestBody> {
     unread: Bytes,
     /// Bytes of it that are known to be less than a head.
     scanned: usize,
+    /// Interim answers so far.
+    interim: u8,
     /// Whether the request's method is HEAD, whose answer ends with its head.
     to_head: bool,
     /// Whether another exchange may follow this one.
@@ -57,6 +59,7 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
             coming: Decoder::NOTHING,
             unread: Bytes::new(),
             scanned: 0,
+            interim: 0,
             to_head: false,
             keeps: true,
             piece: LEAST_PIECE,
@@ -95,6 +98,7 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
         self.outgoing.begin(head, announced, body);
         // Until the answer says otherwise nothing may follow.
         (self.to_head, self.keeps, self.coming) = (to_head, false, Decoder::UntilClose);
+        self.interim = 0;
     }
 
     /// The body of a request of which nothing was sent.
@@ -187,7 +191,10 @@ impl<B: Body<Data = Bytes> + Unpin> Connection<B> {
             }
             match parsed.ok_or(Broken::Malformed)? {
                 Parsed::Partial => break,
-                Parsed::Interim => self.scanned = 0,
+                Parsed::Interim => {
+                    self.scanned = 0;
+                    self.interim = self.interim.checked_add(1).ok_or(Broken::Malformed)?;
+                }
                 Parsed::Head(head) => {
                     (self.keeps, self.coming, self.scanned) = (head.keeps, head.body, 0);
                     return Ok(Some(head.response));
@@ -390,6 +397,18 @@ mod tests {
         far.write_all("x: 1\r\n".repeat(HEAD_BYTES / 6 + 1).as_bytes()).await.unwrap();
         let endless = poll_fn(|cx| connection.poll_head(cx)).await;
         assert!(matches!(endless, Err(Broken::Malformed)), "{endless:?}");
+    }
+
+    #[tokio::test]
+    async fn interim_answers_come_to_an_end() {
+        for (many, good) in [(200, true), (300, false)] {
+            let (mut connection, mut far) = connected(1 << 20);
+            ask(&mut connection);
+            far.write_all("HTTP/1.1 102 Wait\r\n\r\n".repeat(many).as_bytes()).await.unwrap();
+            far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            let answered = poll_fn(|cx| connection.poll_head(cx)).await;
+            assert_eq!(answered.is_ok(), good, "{answered:?}");
+        }
     }
 
     #[tokio::test]

@@ -52,8 +52,8 @@ pub(super) struct Chunked {
 enum Place {
     /// Before the first digit of a size.
     Size,
-    /// Behind a digit.
-    Digits,
+    /// Behind so many digits of a size.
+    Digits(usize),
     /// Behind so many blanks behind the size.
     Blanks(usize),
     /// Behind a semicolon.
@@ -147,15 +147,16 @@ impl Chunked {
     /// One byte of what stands between the chunks.
     fn line(&mut self, byte: u8) -> Result<Place, Malformed> {
         match (self.at, byte) {
-            (Place::Size | Place::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+            (Place::Size | Place::Digits(_), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let before = if let Place::Digits(before) = self.at { before } else { 0 };
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
                 let left = self.left.checked_mul(16).ok_or(Malformed)?;
                 self.left = left | digit;
-                Ok(Place::Digits)
+                if before < DIGITS { Ok(Place::Digits(before + 1)) } else { Err(Malformed) }
             }
-            (Place::Digits | Place::Blanks(_) | Place::Extension, b'\r') => Ok(Place::SizeEnd),
-            (Place::Digits | Place::Blanks(_), b';') => Ok(Place::Extension),
-            (Place::Digits, b' ' | b'\t') => Ok(Place::Blanks(1)),
+            (Place::Digits(_) | Place::Blanks(_) | Place::Extension, b'\r') => Ok(Place::SizeEnd),
+            (Place::Digits(_) | Place::Blanks(_), b';') => Ok(Place::Extension),
+            (Place::Digits(_), b' ' | b'\t') => Ok(Place::Blanks(1)),
             (Place::Blanks(so_far), b' ' | b'\t') if so_far < BLANKS => {
                 Ok(Place::Blanks(so_far + 1))
             }
@@ -197,6 +198,8 @@ fn take(bytes: &mut Bytes, left: &mut u64) -> Bytes {
 const EXTENSION_BYTES: usize = 16 << 10;
 /// Blanks behind a size: some servers pad sizes to one width.
 const BLANKS: usize = 32;
+/// Digits of a size, with the zeros that say nothing.
+const DIGITS: usize = 32;
 /// Bytes of the trailers of a body.
 const TRAILER_BYTES: usize = 16 << 10;
 
@@ -284,6 +287,9 @@ mod tests {
         assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
         let long = format!("1{}\r\na\r\n0\r\n\r\n", " ".repeat(BLANKS + 1));
         assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
+        let long = format!("{}1\r\na\r\n0\r\n\r\n", "0".repeat(DIGITS));
+        assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
+        assert!(read(&mut Decoder::chunked(), &long.as_bytes()[1..], || 999).is_ok());
         let long = format!("0\r\nx: {}\r\n\r\n", "x".repeat(TRAILER_BYTES));
         assert!(read(&mut Decoder::chunked(), long.as_bytes(), || 999).is_err());
     }

@@ -4,7 +4,7 @@
 //! are right before the target has said how many it allows, and the end of a request that it does
 //! not take in, whose body hyper would keep for as long as the connection lives.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 use tokio::time::sleep_until;
 
 use super::super::body::{self, BodyError, Patience, Progress, RequestBody};
@@ -32,7 +32,8 @@ use super::super::reply::Failure;
 pub(in crate::proxy) struct Multiplexed {
     sender: http2::SendRequest<Outgoing>,
     tasks: Tasks,
-    streams: Cell<usize>,
+    word: Rc<FirstWord>,
+    streams: Rc<Cell<usize>>,
     most: Rc<Cell<usize>>,
     since: Cell<Instant>,
     spoilt: Cell<bool>,
@@ -47,12 +48,14 @@ pub(in crate::proxy) struct Exchange {
     body: Option<Incoming>,
     /// None where the request has no body.
     upload: Option<Rc<Upload>>,
+    /// What had been heard over the connection before.
+    heard: u64,
 }
 
 /// What comes of a request.
 type Answer = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>;
 
-/// A request's body on its way.
+/// A request's body on its way. Its last piece, once h2 has it, is the connection's.
 struct Upload {
     progress: Rc<Progress>,
     /// What sends it; none where hyper did so at once, or has not come to it.
@@ -75,10 +78,17 @@ struct Starting {
     told: Cell<bool>,
 }
 
-/// Starts hyper's tasks on this thread. The body whose task comes next is known: hyper asks whether
-/// it has ended, sends what there is of it, and starts the task before it turns to anything else.
+/// Starts hyper's tasks on this thread. The first is the connection's own. The body whose task
+/// comes next is known: hyper asks whether it has ended, sends what there is of it, and starts the
+/// task before it turns to anything else.
 #[derive(Clone, Default)]
-struct Tasks(Rc<RefCell<Option<Rc<Upload>>>>);
+struct Tasks(Rc<Started>);
+
+#[derive(Default)]
+struct Started {
+    connection: OnceCell<AbortHandle>,
+    next: RefCell<Option<Rc<Upload>>>,
+}
 
 impl Multiplexed {
     /// Comes to terms with a target that is known to speak HTTP/2.
@@ -97,10 +107,17 @@ impl Multiplexed {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Failure::ConnectRefused)?;
-        let most = Rc::new(Cell::new(STREAMS as usize));
-        spawn_local(drive(connection, word, most.clone()));
-        let (streams, since, spoilt) = (Cell::new(0), Cell::new(Instant::now()), Cell::new(false));
-        Ok(Multiplexed { sender, tasks, streams, most, since, spoilt })
+        let (streams, most) = (Rc::<Cell<usize>>::default(), Rc::new(Cell::new(STREAMS as usize)));
+        let driven = drive(connection, word.clone(), most.clone());
+        let (task, under_way) = (tasks.0.connection.get().cloned(), streams.clone());
+        spawn_local(async move {
+            driven.await;
+            if let Some(task) = task {
+                take_leave(task, &under_way).await;
+            }
+        });
+        let (since, spoilt) = (Cell::new(Instant::now()), Cell::new(false));
+        Ok(Multiplexed { sender, tasks, word, streams, most, since, spoilt })
     }
 
     /// Whether it may carry another exchange one day.
@@ -123,7 +140,8 @@ impl Exchange {
     /// One more over this connection.
     pub(in crate::proxy) fn begin(connection: Rc<Multiplexed>) -> Exchange {
         connection.streams.set(connection.streams.get() + 1);
-        Exchange { connection, answer: None, unsent: None, body: None, upload: None }
+        let heard = connection.word.heard();
+        Exchange { connection, answer: None, unsent: None, body: None, upload: None, heard }
     }
 
     /// Asks the target.
@@ -172,9 +190,11 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match &mut self.body {
-            Some(body) => body::poll_stream(body, cx),
-            None => Poll::Ready(None),
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        match ready!(body::poll_stream(body, cx)) {
+            // All of it was there before the connection ended; h2 has forgotten that it was.
+            Some(Err(_)) if body.size_hint().exact() == Some(0) => Poll::Ready(None),
+            frame => Poll::Ready(frame),
         }
     }
 
@@ -191,6 +211,11 @@ impl Exchange {
     /// Whether all of the request was handed to the connection.
     pub(in crate::proxy) fn is_sent(&self) -> bool {
         self.upload.as_ref().is_none_or(|upload| !upload.is_under_way())
+    }
+
+    /// Whether nothing at all came over the connection since this exchange began.
+    pub(in crate::proxy) fn is_silent(&self) -> bool {
+        self.connection.word.heard() == self.heard
     }
 
     /// No other exchange shall begin over the connection.
@@ -289,7 +314,7 @@ impl Starting {
     /// Once: hyper asks again after each piece.
     fn tell(&self) {
         if !self.told.replace(true) {
-            self.tasks.0.replace(Some(self.upload.clone()));
+            self.tasks.0.next.replace(Some(self.upload.clone()));
         }
     }
 }
@@ -297,7 +322,7 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         // Sent already, or never: no task comes.
-        let mut next = self.tasks.0.borrow_mut();
+        let mut next = self.tasks.0.next.borrow_mut();
         if next.as_ref().is_some_and(|upload| Rc::ptr_eq(upload, &self.upload)) {
             *next = None;
         }
@@ -307,11 +332,13 @@ impl Drop for Starting {
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
         let task = spawn_local(task);
-        if let Some(upload) = self.0.take() {
+        if let Some(upload) = self.0.next.take() {
             upload.task.replace(Some(task));
             if upload.given_up.get() {
                 upload.give_up();
             }
+        } else {
+            self.0.connection.get_or_init(|| task.abort_handle());
         }
     }
 }
@@ -337,6 +364,19 @@ async fn drive<T>(
     let _ = ended.await;
 }
 
+/// Sees to it that a connection ends which nobody uses any more: a target that takes nothing in
+/// could keep it for ever. `streams` counts who still does.
+async fn take_leave(task: AbortHandle, streams: &Cell<usize>) {
+    let mut empty = false;
+    while !task.is_finished() {
+        tokio::time::sleep(LEAVE).await;
+        if empty && streams.get() == 0 {
+            task.abort();
+        }
+        empty = streams.get() == 0;
+    }
+}
+
 /// Requests at once over one connection, where the target allows as many.
 const STREAMS: u32 = 100;
 /// Requests at once before the target has said how many it allows; more wait for its word, which
@@ -349,3 +389,27 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 /// How often a silent target is asked whether it is there, and how long it may take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// How long, at least, what is left to say may take when nothing more is asked.
+const LEAVE: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_nobody_uses_ends_though_it_has_something_left_to_say() {
+        let local = tokio::task::LocalSet::new();
+        let until_it_ends = async {
+            let streams = Rc::new(Cell::new(1));
+            let stuck = spawn_local(std::future::pending::<()>());
+            let leaving = take_leave(stuck.abort_handle(), &streams);
+            assert!(tokio::time::timeout(LEAVE * 10, leaving).await.is_err(), "it is in use");
+            streams.set(0);
+            let begun = tokio::time::Instant::now();
+            take_leave(stuck.abort_handle(), &streams).await;
+            assert!((LEAVE..=LEAVE * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+            assert!(stuck.await.unwrap_err().is_cancelled());
+        };
+        local.run_until(until_it_ends).await;
+    }
+}

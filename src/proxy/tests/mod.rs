@@ -15,6 +15,7 @@ mod dialling;
 mod framing;
 mod hostile;
 mod http2;
+mod http2_ends;
 mod http2_limits;
 mod leaving;
 mod limits;
