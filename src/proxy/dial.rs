@@ -52,6 +52,9 @@ impl Dialer {
             // Its failure is that of all who were left.
             let connect = |address| connect(address, distance);
             let (stream, rtt) = racing::first(&mut addresses, connect).await?;
+            if self.resolver.refuses(&stream, endpoint.address.port) {
+                return Err(Failure::AddressRefused);
+            }
             match self.agree(endpoint, stream, distance, http1_only).await {
                 Ok(opened) => return Ok((opened, rtt)),
                 Err(failure) if addresses.is_empty() => return Err(failure),
