@@ -70,7 +70,8 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
     let (before, inherited) = hand_over::sockets(path.as_deref())
         .map_err(|error| failed("the process before does not hand over", error))?;
     let log = options.access_log.clone();
-    control_runtime()?.block_on(async move {
+    let runtime = control_runtime()?;
+    let done = runtime.block_on(async move {
         let mut signals = Signals::new()?;
         let certificates = options.traffic.certificates.clone();
         tokio::spawn(reread_on_hangup(log.clone(), certificates));
@@ -127,7 +128,11 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
             log.flush();
         }
         Ok(())
-    })
+    });
+    // The disk is closed. A name that is being looked up, or a process that asks to take over and
+    // says nothing more, is nobody's business any more.
+    runtime.shutdown_background();
+    done
 }
 
 /// HUP: whoever rotates logs has moved the file; whoever renews certificates has written them.

@@ -43,11 +43,11 @@ impl Ceilings {
         self,
         shedding: Arc<Shedding>,
         clock: Clock,
-        ended: watch::Receiver<bool>,
+        last_served: watch::Receiver<()>,
     ) {
         // Without it there is nothing to compare with.
         let Some(most) = self.memory.or_else(available) else { return };
-        watch(most, resident, &shedding, clock, ended).await;
+        watch(most, resident, &shedding, clock, last_served).await;
     }
 }
 
@@ -57,7 +57,7 @@ async fn watch(
     held: impl Fn() -> Option<u64>,
     shedding: &Shedding,
     clock: Clock,
-    mut ended: watch::Receiver<bool>,
+    mut last_served: watch::Receiver<()>,
 ) {
     let mut shortage = Shortage::default();
     loop {
@@ -69,7 +69,7 @@ async fn watch(
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            _ = ended.wait_for(|ended| *ended) => return,
+            _ = last_served.changed() => return,
         }
     }
 }
@@ -169,7 +169,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_figure_that_cannot_be_read_is_no_shortage_and_no_end() {
         let (looks, shedding) = (Cell::new(0), Shedding::default());
-        let (over, ended) = watch::channel(false);
+        let (served, last_served) = watch::channel(());
+        let served = Cell::new(Some(served));
         let held = || {
             looks.set(looks.get() + 1);
             match looks.get() {
@@ -181,12 +182,12 @@ mod tests {
                 }
                 _ => {
                     assert!(!shedding.memory_is_short(true), "it is looked at again");
-                    over.send_replace(true);
+                    drop(served.take());
                 }
             }
             None
         };
-        watch(100, held, &shedding, Clock::new(), ended).await;
+        watch(100, held, &shedding, Clock::new(), last_served).await;
         assert_eq!(looks.get(), 4);
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct Node {
     disk: Disk,
     proxy: ProxyHandle,
     driver: tokio::task::JoinHandle<()>,
+    /// Closes with the last request: until then memory and targets are watched.
+    _served: watch::Sender<()>,
 }
 
 impl Node {

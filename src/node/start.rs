@@ -68,7 +68,8 @@ impl Node {
         let policy = Arc::new(PeerPolicy::new(advertised, given));
         let links = Links::new(&options);
         let traffic = sockets.addresses.iter().map(ToString::to_string).collect();
-        let proxy = serving.proxy(&options, sockets, clock, &over)?;
+        let (served, last_served) = watch::channel(());
+        let proxy = serving.proxy(&options, sockets, clock, &last_served)?;
         let config = engine_config(&options, advertised, opened.key, (seeds, fixed), traffic);
         let engine = Engine::new(config, opened.keep, rand::random(), clock.now());
         let view = Arc::new(ArcSwap::from_pointee(View::of(&engine, clock.now())));
@@ -119,7 +120,7 @@ impl Node {
         in_force(file_read, &notes, &door.routes).await;
         let proxy = ProxyHandle::start(proxy).map_err(NodeError::Traffic)?;
         let draining = door.ended.clone();
-        Ok(Node { peer, peer_socket, notes, ended, draining, disk, proxy, driver })
+        Ok(Node { peer, peer_socket, notes, ended, draining, disk, proxy, driver, _served: served })
     }
 }
 
@@ -222,10 +223,10 @@ impl Serving {
         options: &NodeOptions,
         sockets: Sockets,
         clock: Clock,
-        over: &watch::Receiver<bool>,
+        last_served: &watch::Receiver<()>,
     ) -> Result<ProxyConfig, NodeError> {
         let ceilings = options.traffic.ceilings;
-        tokio::spawn(ceilings.watch_memory(self.shedding.clone(), clock, over.clone()));
+        tokio::spawn(ceilings.watch_memory(self.shedding.clone(), clock, last_served.clone()));
         let target_tls = options.traffic.target_tls()?;
         let prober = Prober {
             routes: self.routes.clone(),
@@ -234,7 +235,7 @@ impl Serving {
             target_tls: target_tls.clone(),
             clock,
         };
-        prober.start(over.clone()).map_err(NodeError::Thread)?;
+        prober.start(last_served.clone()).map_err(NodeError::Thread)?;
         Ok(ProxyConfig {
             node: options.id.to_string(),
             tls: options.traffic.tls(&sockets.addresses),

@@ -137,12 +137,15 @@ impl ProxyHandle {
         let rows = std::mem::take(&mut config.sockets.rows);
         let (phase, watched) = watch::channel(Phase::Serving);
         let config = Arc::new(config);
-        let threads = rows
+        // A socket that nobody accepts from would keep its share of the clients waiting.
+        let ready: Vec<Ready> =
+            rows.into_iter().map(Ready::make).collect::<Result<_, _>>().map_err(fail)?;
+        let threads = ready
             .into_iter()
-            .map(|row| {
+            .map(|ready| {
                 let (config, watched) = (config.clone(), watched.clone());
                 let named = std::thread::Builder::new().name("traffic".to_string());
-                named.spawn(move || run(&config, row, watched)).map_err(fail)
+                named.spawn(move || run(&config, ready, watched)).map_err(fail)
             })
             .collect::<Result<_, _>>()?;
         Ok(ProxyHandle { addresses, kept, phase, threads })
@@ -184,15 +187,27 @@ impl Drop for ProxyHandle {
     }
 }
 
-fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::Receiver<Phase>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(LOOKUPS)
-        .build();
-    let Ok(runtime) = runtime else {
-        tracing::error!("a traffic thread could not make its runtime");
-        return;
-    };
+/// What a traffic thread runs on, and the sockets that it accepts from.
+struct Ready {
+    runtime: tokio::runtime::Runtime,
+    listeners: Vec<TcpListener>,
+}
+
+impl Ready {
+    fn make(sockets: Vec<std::net::TcpListener>) -> std::io::Result<Ready> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(LOOKUPS)
+            .build()?;
+        let inside = runtime.enter();
+        let listeners = sockets.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>()?;
+        drop(inside);
+        Ok(Ready { runtime, listeners })
+    }
+}
+
+fn run(config: &ProxyConfig, ready: Ready, phase: watch::Receiver<Phase>) {
+    let Ready { runtime, listeners } = ready;
     let bounds = config.bounds;
     let local = LocalSet::new();
     let connections = Arc::new(Semaphore::new(bounds.connections));
@@ -203,8 +218,7 @@ fn run(config: &ProxyConfig, sockets: Vec<std::net::TcpListener>, phase: watch::
             tokio::task::spawn_local(pen.keep());
         }
         let mut accepting = Vec::new();
-        for socket in sockets {
-            let Ok(listener) = TcpListener::from_std(socket) else { continue };
+        for listener in listeners {
             let door = Door { certificates: config.tls_at(&listener), listener };
             let accept = accept(door, worker.clone(), connections.clone(), phase.clone());
             accepting.push(tokio::task::spawn_local(accept));

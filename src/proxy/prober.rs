@@ -40,13 +40,13 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Starts its thread, which ends when `ended` says so.
-    pub(crate) fn start(self, ended: watch::Receiver<bool>) -> std::io::Result<()> {
+    /// Starts its thread, which ends with the last request: when `last_served` closes.
+    pub(crate) fn start(self, last_served: watch::Receiver<()>) -> std::io::Result<()> {
         let named = std::thread::Builder::new().name("prober".to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         named.spawn(move || {
             let local = LocalSet::new();
-            local.block_on(&runtime, self.run(ended));
+            local.block_on(&runtime, self.run(last_served));
             drop(local);
             // A name that is being looked up is nobody's business any more.
             runtime.shutdown_background();
@@ -54,7 +54,7 @@ impl Prober {
         Ok(())
     }
 
-    async fn run(self, mut ended: watch::Receiver<bool>) {
+    async fn run(self, mut last_served: watch::Receiver<()>) {
         let pool = Pool::new(Dialer {
             resolver: Resolver::new(self.policy),
             distance: self.distance,
@@ -70,7 +70,7 @@ impl Prober {
             }
             tokio::select! {
                 () = added.notified() => {}
-                _ = ended.wait_for(|ended| *ended) => return,
+                _ = last_served.changed() => return,
             }
         }
     }

@@ -118,6 +118,20 @@ fn a_newcomer_that_gives_up_changes_nothing() {
     assert_eq!(running.terminate(), Some(0));
 }
 
+#[test]
+fn a_newcomer_that_hangs_does_not_keep_the_node_from_leaving() {
+    let solo = Solo::new();
+    let mut running = solo.start(1);
+    solo.is_up();
+    let mut newcomer = UnixStream::connect(solo.socket()).unwrap();
+    newcomer.write_all(b"tradewind hand-over 1\n").unwrap();
+    newcomer.read_exact(&mut [0; 1]).unwrap();
+    assert_eq!(solo.writes("meanwhile"), 507, "the directory is lent: it happened");
+    running.signal("TERM");
+    assert_eq!(running.ended(Duration::from_secs(5)), Some(0));
+    drop(newcomer);
+}
+
 /// Starts a node that takes over from this test, which has nothing to give; it serves then, and
 /// waits for the word that the process before leaves.
 fn takes_over(solo: &Solo) -> (Process, UnixListener, UnixStream) {
