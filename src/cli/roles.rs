@@ -70,8 +70,7 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
     let (before, inherited) = hand_over::sockets(path.as_deref())
         .map_err(|error| failed("the process before does not hand over", error))?;
     let log = options.access_log.clone();
-    let runtime = control_runtime()?;
-    let done = runtime.block_on(async move {
+    to_its_end(async move {
         let mut signals = Signals::new()?;
         let certificates = options.traffic.certificates.clone();
         tokio::spawn(reread_on_hangup(log.clone(), certificates));
@@ -128,9 +127,14 @@ pub(crate) fn node(arguments: NodeArguments) -> Result<(), Failure> {
             log.flush();
         }
         Ok(())
-    });
-    // The disk is closed. A name that is being looked up, or a process that asks to take over and
-    // says nothing more, is nobody's business any more.
+    })
+}
+
+/// Runs the control side of a node, and nothing that is left of it: a name that is being looked up,
+/// a process that asks to take over and says nothing more.
+fn to_its_end(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = control_runtime()?;
+    let done = runtime.block_on(work);
     runtime.shutdown_background();
     done
 }

@@ -68,8 +68,7 @@ impl Node {
         let policy = Arc::new(PeerPolicy::new(advertised, given));
         let links = Links::new(&options);
         let traffic = sockets.addresses.iter().map(ToString::to_string).collect();
-        let (served, last_served) = watch::channel(());
-        let proxy = serving.proxy(&options, sockets, clock, &last_served)?;
+        let (proxy, _served) = serving.proxy(&options, sockets, clock)?;
         let config = engine_config(&options, advertised, opened.key, (seeds, fixed), traffic);
         let engine = Engine::new(config, opened.keep, rand::random(), clock.now());
         let view = Arc::new(ArcSwap::from_pointee(View::of(&engine, clock.now())));
@@ -120,7 +119,7 @@ impl Node {
         in_force(file_read, &notes, &door.routes).await;
         let proxy = ProxyHandle::start(proxy).map_err(NodeError::Traffic)?;
         let draining = door.ended.clone();
-        Ok(Node { peer, peer_socket, notes, ended, draining, disk, proxy, driver, _served: served })
+        Ok(Node { peer, peer_socket, notes, ended, draining, disk, proxy, driver, _served })
     }
 }
 
@@ -223,8 +222,8 @@ impl Serving {
         options: &NodeOptions,
         sockets: Sockets,
         clock: Clock,
-        last_served: &watch::Receiver<()>,
-    ) -> Result<ProxyConfig, NodeError> {
+    ) -> Result<(ProxyConfig, watch::Sender<()>), NodeError> {
+        let (served, last_served) = watch::channel(());
         let ceilings = options.traffic.ceilings;
         tokio::spawn(ceilings.watch_memory(self.shedding.clone(), clock, last_served.clone()));
         let target_tls = options.traffic.target_tls()?;
@@ -235,8 +234,8 @@ impl Serving {
             target_tls: target_tls.clone(),
             clock,
         };
-        prober.start(last_served.clone()).map_err(NodeError::Thread)?;
-        Ok(ProxyConfig {
+        prober.start(last_served).map_err(NodeError::Thread)?;
+        let proxy = ProxyConfig {
             node: options.id.to_string(),
             tls: options.traffic.tls(&sockets.addresses),
             announcers: options.traffic.announcers.clone(),
@@ -250,7 +249,8 @@ impl Serving {
             clock,
             bounds: ceilings.bounds(options.traffic_threads),
             shedding: self.shedding.clone(),
-        })
+        };
+        Ok((proxy, served))
     }
 }
 

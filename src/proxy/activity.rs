@@ -4,8 +4,10 @@
 //! and the last request had no body: then all that was read of it was understood, and whatever
 //! comes next is the beginning of a request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// What goes on at one client's connection.
@@ -22,6 +24,7 @@ pub(super) struct Activity {
     until: Cell<Option<Instant>>,
     /// The client was told, without having asked for it, that its connection closes.
     hangs_up: Cell<bool>,
+    tunnel: RefCell<Option<Rc<Notify>>>,
 }
 
 impl Activity {
@@ -34,6 +37,7 @@ impl Activity {
             since: Cell::new(Instant::now()),
             until: Cell::new(None),
             hangs_up: Cell::new(false),
+            tunnel: RefCell::default(),
         }
     }
 
@@ -85,9 +89,26 @@ impl Activity {
         (self.under_way.get() == 0 && self.bodiless.get()).then(|| self.begun.get() + 1)
     }
 
-    /// The answer says that the connection closes, which is not the client's wish.
+    /// The connection ends with this answer, which is not the client's wish.
     pub(super) fn hangs_up(&self) {
         self.hangs_up.set(true);
+    }
+
+    /// Whether the connection ends by the proxy's wish.
+    pub(super) fn is_hung_up(&self) -> bool {
+        self.hangs_up.get()
+    }
+
+    /// A stream is about to become a tunnel, whose end is told then.
+    pub(super) fn becomes_tunnel(&self) -> Rc<Notify> {
+        let over = Rc::<Notify>::default();
+        self.tunnel.replace(Some(over.clone()));
+        over
+    }
+
+    /// The end of the tunnel that a stream has just become.
+    pub(super) fn take_tunnel(&self) -> Option<Rc<Notify>> {
+        self.tunnel.take()
     }
 
     /// Whether the client may be sending when its last answer is gone: the rest of a body, or

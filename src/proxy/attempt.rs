@@ -326,6 +326,11 @@ impl Trying {
         &self.route.payload.upstreams[self.index]
     }
 
+    /// How long a client may take in nothing.
+    pub(super) fn stalled(&self) -> Duration {
+        self.worker.bounds.stalled
+    }
+
     pub(super) fn target(&self) -> &Arc<Known> {
         &self.upstream().known
     }

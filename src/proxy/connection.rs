@@ -24,7 +24,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     let mut address = peer.ip();
     if worker.announcers.iter().any(|network| network.contains(address)) {
         let said = Box::pin(announced::read(&mut stream));
-        match tokio::time::timeout(worker.bounds.handshake, said).await {
+        match timeout(worker.bounds.handshake, said).await {
             Ok(Ok(said)) => address = said.unwrap_or(address),
             _ => return,
         }
@@ -79,7 +79,7 @@ async fn secure(
     worker: Rc<Worker>,
     phase: watch::Receiver<Phase>,
 ) {
-    let agreed = tokio::time::timeout(worker.bounds.handshake, agree(stream, certificates)).await;
+    let agreed = timeout(worker.bounds.handshake, agree(stream, certificates)).await;
     let Ok(Ok((stream, identity))) = agreed else { return };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let client = Rc::new(Client::new(address, Some(identity)));
@@ -116,6 +116,7 @@ where
         stream = match after {
             After::Http2(stream) => return Box::pin(http2::serve(stream, asking, leaving)).await,
             After::Rest(stream) => stream,
+            After::Overdue(stream) => return take_leave(stream).await,
             After::Answered(mut stream) => {
                 stream.says_its_end(true);
                 return Box::pin(linger(stream, bounds.lingering)).await;
@@ -136,6 +137,8 @@ enum After<T> {
     Http2(Rewound<T>),
     /// Nothing goes on there.
     Rest(Rewound<T>),
+    /// Nothing has gone on there for too long.
+    Overdue(Rewound<T>),
     /// It is over, but the client may not know.
     Answered(Rewound<T>),
     End,
@@ -174,7 +177,8 @@ where
                 Pin::new(&mut serving).graceful_shutdown();
             }
             () = look.as_mut() => match asking.look() {
-                Look::Overdue => return After::End,
+                Look::Late => return After::End,
+                Look::Overdue => return After::Overdue(taken_back(serving.into_parts())),
                 Look::Again(at) => look.as_mut().reset(at),
                 Look::AtRest { until } => {
                     if !left && client.activity.may_rest() {
@@ -240,14 +244,18 @@ where
             more = stream.has_more() => return matches!(more, Ok(true)).then_some(stream),
             _ = leaving.as_mut() => break,
             () = look.as_mut() => match asking.look() {
-                Look::Overdue => break,
+                Look::Overdue | Look::Late => break,
                 Look::Again(until) | Look::AtRest { until } => look.as_mut().reset(until),
             }
         }
     }
-    // Behind TLS this says that nothing is missing.
-    let _ = stream.shutdown().await;
+    take_leave(stream).await;
     None
+}
+
+/// Behind TLS this says that nothing is missing (RFC 9112, section 9.8).
+async fn take_leave<T: AsyncWrite + Unpin>(mut stream: Rewound<T>) {
+    let _ = timeout(FAREWELL, stream.shutdown()).await;
 }
 
 /// The connection with all that was read of it and not yet understood.
@@ -302,8 +310,10 @@ pub(super) struct Asks {
 
 /// How a connection does.
 enum Look {
-    /// It was idle for too long, sends a head too slowly, or has an answer that should be over.
+    /// It was idle for too long, or sends a head too slowly.
     Overdue,
+    /// It has an answer that should be over.
+    Late,
     /// It has something to do, or had until shortly before: look again then.
     Again(Instant),
     /// It has had nothing to do for a while, and may for as long as that.
@@ -314,7 +324,7 @@ impl Asks {
     fn look(&self) -> Look {
         let (bounds, now) = (self.worker.bounds, Instant::now());
         if self.client.activity.is_late(now) {
-            return Look::Overdue;
+            return Look::Late;
         }
         let Some(since) = self.client.activity.idle_since() else {
             return Look::Again(now + bounds.rest.min(bounds.head));
@@ -388,6 +398,8 @@ impl<F: Future> Future for Guarded<F> {
     }
 }
 
+/// How long the last word of a connection may take.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 /// The largest request head.
 pub(super) const REQUEST_HEAD_BYTES: u32 = 64 << 10;
 

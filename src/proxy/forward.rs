@@ -39,6 +39,7 @@ use super::running::{Filters, Routes, RunningRoute};
 use super::shedding::Shedding;
 use super::tunnel::{self, Tunnel, Wanted};
 use super::underway::Underway;
+use super::unread;
 use crate::model::moment::Moment;
 use crate::model::network::Network;
 use crate::model::rule::{Action, Balance, HashKey, Timeouts};
@@ -163,9 +164,11 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Response<ProxyBody> {
-        let (mut parts, body) = request.into_parts();
-        let mut underway = Underway::begin(self.clone(), client.clone(), body.is_end_stream());
+        let (mut parts, mut body) = request.into_parts();
+        let bodiless = body.is_end_stream();
+        let mut underway = Underway::begin(self.clone(), client.clone(), bodiless);
         let (begun, activity) = (underway.begun, client.activity.clone());
+        let progress = Progress::new(self.clock, begun);
         let (method, version) = (parts.method.clone(), parts.version);
         let noted = Noted::of(&parts.headers);
         let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
@@ -174,13 +177,8 @@ impl Worker {
         let grpc = grpc::is_spoken(&parts) && !tunnel.is_stream();
         let decided = self.decide(&client, &parts, noted);
         let log = self.access_log.as_ref();
-        let mut own = |route: Option<Arc<RunningRoute>>, answered| {
-            let (failure, response) = self.outcome(&method, answered, accept.as_ref());
-            let line =
-                |pen| Line::of_own(pen, &underway, &method, &parts, route.as_deref(), &response);
-            underway.line = log.map(line).map(Box::new);
-            (route, failure, response)
-        };
+        // Whether something of the request is left that nobody reads.
+        let mut unread = false;
         let (route, failure, mut response) = match decided {
             Ok(Decided::Onward(route, onward)) => {
                 let callers = if grpc { grpc::patience(&parts.headers) } else { None };
@@ -200,29 +198,30 @@ impl Worker {
                     key,
                 };
                 let exchange = Exchange::begin(log, at, &method, &asking, &route);
-                let answered = self.forward(&route, &exchange, body, underway).await;
+                let answered = self.forward(&route, &exchange, (body, &progress), underway).await;
                 let (failure, response) = self.outcome(&method, answered, accept.as_ref());
                 if failure.is_some() {
                     exchange.failed(&response);
+                    unread = !bodiless && !progress.is_whole();
                 }
                 drop(exchange);
                 (Some(route), failure, response)
             }
-            // To a client that wants a tunnel each success is one (RFC 8441, section 5).
-            Ok(Decided::Answered(route, response))
-                if tunnel.is_stream() && response.status().is_success() =>
-            {
-                own(route, Err(Failure::MethodRefused))
+            decided => {
+                let (route, answered) = alone(decided, &tunnel);
+                if version < Version::HTTP_2 && !bodiless {
+                    // Apart: most requests have no body, or a target.
+                    unread = !Box::pin(unread::take_in(&mut body, &parts.headers)).await;
+                }
+                let (failure, response) = self.outcome(&method, answered, accept.as_ref());
+                let rule = route.as_deref();
+                let line = |pen| Line::of_own(pen, &underway, &method, &parts, rule, &response);
+                underway.line = log.map(line).map(Box::new);
+                (route, failure, response)
             }
-            Ok(Decided::Answered(route, response)) => own(route, Ok(response)),
-            Err(failure) => own(None, Err(failure)),
         };
-        let status = response.status();
-        self.count(route.as_deref(), version, &method, status);
-        if version < Version::HTTP_2 && self.closes_after(status, failure) {
-            activity.hangs_up();
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        self.count(route.as_deref(), version, &method, response.status());
+        self.close(&activity, version, &mut response, failure, unread);
         if let Some(failure) = failure.filter(|_| grpc) {
             grpc::say(&mut response, failure);
         }
@@ -271,13 +270,39 @@ impl Worker {
         );
     }
 
-    /// Whether a connection that carries one request after the other ends with this answer.
-    fn closes_after(&self, status: StatusCode, failure: Option<Failure>) -> bool {
-        let shed = failure == Some(Failure::Overloaded);
+    /// Ends the connection with this answer where that is necessary, and says so; `unread` is
+    /// whether something of the request is left that nobody reads.
+    fn close(
+        &self,
+        activity: &Activity,
+        version: Version,
+        response: &mut Response<ProxyBody>,
+        failure: Option<Failure>,
+        unread: bool,
+    ) {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        let (shed, crowded) = (failure == Some(Failure::Overloaded), self.is_crowded());
+        if version >= Version::HTTP_2 {
+            if shed || crowded {
+                activity.hangs_up();
+            }
+            return;
+        }
         // Where such a request ends is not certain either (RFC 9112, section 6.3).
         let doubtful = matches!(failure, Some(Failure::BadRequest(_)));
-        status != StatusCode::SWITCHING_PROTOCOLS
-            && (shed || doubtful || self.draining.get() || self.is_crowded())
+        let ends = shed || doubtful || unread || self.draining.get();
+        if ends {
+            activity.hangs_up();
+        }
+        if ends || crowded {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if version == Version::HTTP_10 {
+                // Else hyper says the contrary, too, to a client that would like it to stay.
+                *response.version_mut() = Version::HTTP_10;
+            }
+        }
     }
 
     /// Whether places for connections run short: those who wait for another request make room.
@@ -367,11 +392,10 @@ impl Worker {
         self: &Rc<Self>,
         route: &Arc<RunningRoute>,
         exchange: &Exchange<'_>,
-        body: Incoming,
+        (body, progress): (Incoming, &Rc<Progress>),
         mut underway: Underway,
     ) -> Result<Response<ProxyBody>, Failure> {
         let asking = exchange.asking;
-        let progress = Progress::new(self.clock, asking.begun);
         underway.enter(route)?;
         let body = (body, asking.parts.version);
         let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
@@ -386,7 +410,7 @@ impl Worker {
             exchange.tries(index);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
             repeats.tries(index);
-            match trying.send(asking, sending, &progress, &mut waited).await {
+            match trying.send(asking, sending, progress, &mut waited).await {
                 Ok(answered) => {
                     exchange.prefetch();
                     next = None;
@@ -403,7 +427,7 @@ impl Worker {
                         return answer(answered, trying, exchange, underway);
                     }
                     repeats::discard(answered);
-                    body = Some(RequestBody::empty(&progress));
+                    body = Some(RequestBody::empty(progress));
                 }
                 Err(missed) => {
                     last = missed.failure;
@@ -412,7 +436,7 @@ impl Worker {
                     if repeats.want_another(&missed) {
                         next = self.another(asking, &mut repeats, &mut waited).await;
                     }
-                    body = missed.body.or_else(|| bodiless.then(|| RequestBody::empty(&progress)));
+                    body = missed.body.or_else(|| bodiless.then(|| RequestBody::empty(progress)));
                 }
             }
             now = self.clock.now();
@@ -471,6 +495,25 @@ impl Worker {
             Picked::Target(index) => Some(index),
             Picked::NoneReady(_) => None,
         }
+    }
+}
+
+/// What is answered without a target, and by which rule.
+fn alone(
+    decided: Result<Decided, Failure>,
+    tunnel: &Wanted,
+) -> (Option<Arc<RunningRoute>>, Result<Response<ProxyBody>, Failure>) {
+    match decided {
+        // To a client that wants a tunnel each success is one (RFC 8441, section 5).
+        Ok(Decided::Answered(route, response))
+            if tunnel.is_stream() && response.status().is_success() =>
+        {
+            (route, Err(Failure::MethodRefused))
+        }
+        Ok(Decided::Answered(route, response)) => (route, Ok(response)),
+        // `serve` sends those onward itself.
+        Ok(Decided::Onward(route, _)) => (Some(route), Err(Failure::Internal)),
+        Err(failure) => (None, Err(failure)),
     }
 }
 

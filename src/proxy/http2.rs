@@ -56,14 +56,24 @@ pub(super) async fn serve<T>(
                 left = true;
                 serving.as_mut().graceful_shutdown();
             }
+            () = streams.full.notified(), if !left => {
+                left = true;
+                serving.as_mut().graceful_shutdown();
+            }
             () = emptied.as_mut() => break,
         }
     }
     serving.as_mut().graceful_shutdown();
+    let left_alone = async {
+        let patience = LEAVE.min(bounds.head);
+        tokio::time::sleep(patience).await;
+        streams.emptied(patience).await;
+    };
     tokio::select! {
         _ = serving => {}
+        () = streams.flooded.notified() => {}
         // Whoever does not take leave in time has nothing under way.
-        () = streams.emptied(LEAVE) => {}
+        () = left_alone => {}
     }
 }
 
@@ -94,6 +104,8 @@ struct Streams {
     /// Given up by the client before there was an answer.
     given_up: Cell<u32>,
     flooded: Notify,
+    /// There is no room for more here.
+    full: Notify,
     /// The stream whose task hyper is about to start.
     opened: RefCell<Option<Rc<Flow>>>,
 }
@@ -129,6 +141,7 @@ impl Streams {
             answered: Cell::new(0),
             given_up: Cell::new(0),
             flooded: Notify::new(),
+            full: Notify::new(),
             opened: RefCell::default(),
         }
     }
@@ -152,6 +165,9 @@ impl Streams {
         self.opened.replace(Some(flow.clone()));
         async move {
             let response = answer.await?;
+            if flow.streams.activity.is_hung_up() {
+                flow.streams.full.notify_one();
+            }
             flow.answered.set(true);
             flow.held.set(true);
             flow.until.set(response.body().until());
@@ -225,7 +241,20 @@ where
 {
     fn execute(&self, task: F) {
         let Some(flow) = self.0.opened.take() else {
-            tokio::task::spawn_local(task);
+            // What a tunnel sends to its client, which may take nothing in for ever.
+            let (over, patience) = (self.0.activity.take_tunnel(), self.0.stalled);
+            tokio::task::spawn_local(async move {
+                let Some(over) = over else { return task.await };
+                let late = async {
+                    over.notified().await;
+                    tokio::time::sleep(patience).await;
+                };
+                tokio::select! {
+                    biased;
+                    () = task => {}
+                    () = late => {}
+                }
+            });
             return;
         };
         tokio::task::spawn_local(async move {

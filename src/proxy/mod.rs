@@ -49,6 +49,7 @@ pub(crate) mod target_tls;
 mod terms;
 mod tunnel;
 mod underway;
+mod unread;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

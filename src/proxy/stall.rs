@@ -1,7 +1,7 @@
 //! A client's connection that gives up when the client takes nothing in for too long.
 //!
-//! Only writes are watched: what may be waited for when reading, hyper and the bodies know. The
-//! timer exists only while a write waits, so an idle connection pays one pointer.
+//! Only writes and flushes are watched: what may be waited for when reading, hyper and the bodies
+//! know. The timer exists only while one of them waits, so an idle connection pays one pointer.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -74,7 +74,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        // Whoever flushes has nothing left to write.
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

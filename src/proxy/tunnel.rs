@@ -35,6 +35,7 @@ use super::noted::Noted;
 use super::pool::Lease;
 use super::reply::Failure;
 use super::running::Filters;
+use super::stall::Watched;
 use super::underway::Underway;
 use crate::model::moment::Moment;
 use crate::routing::cell::Outcome;
@@ -173,12 +174,14 @@ pub(super) fn switch(
     exchange.answered(parts.status, &mut underway);
     let tunnel = Tunnel::new(target, patience, open, underway);
     if let Wanted::OverStream(client) = &asking.tunnel {
-        let client = client.clone();
+        let (client, over) = (client.clone(), asking.client.activity.becomes_tunnel());
+        let stalled = trying.stalled();
         tokio::task::spawn_local(async move {
             // A client that has left meanwhile needs no tunnel.
             if let Ok(client) = client.await {
-                tunnel.carry(TokioIo::new(client), &[]).await;
+                tunnel.carry(Watched::new(TokioIo::new(client), stalled), &[]).await;
             }
+            over.notify_one();
         });
     } else {
         announce(|name, value| {

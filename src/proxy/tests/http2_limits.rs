@@ -1,6 +1,6 @@
 //! What a client may hold over HTTP/2 (THREATS T6, T11, T12), and how it is asked to leave.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -111,10 +111,49 @@ fn a_connection_without_streams_ends() {
         let ended = tokio::time::timeout(PATIENCE, connection).await.expect("an end in time");
         ended.unwrap().unwrap();
     });
-    let mut rude = bed.client();
-    rude.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    rude.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    let mut rude: Vec<TcpStream> = (0..8).map(|_| bed.client()).collect();
+    for rude in &mut rude {
+        rude.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        rude.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    }
+    for rude in &mut rude {
+        let mut all = Vec::new();
+        rude.read_to_end(&mut all).unwrap();
+        assert!(frames(&all).contains(&GOAWAY), "RFC 9113 6.8: {all:?}");
+    }
     eventually("who says nothing is let go", || bed.metrics.connections.load(Relaxed) == 0);
+}
+
+/// The types of these frames.
+fn frames(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [a, b, c, kind, ..] = *bytes {
+        types.push(kind);
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        bytes = &bytes[9 + length..];
+    }
+    types
+}
+
+const GOAWAY: u8 = 7;
+
+#[test]
+fn with_few_places_left_a_connection_ends_with_the_streams_under_way() {
+    let origin = Origin::start(ok);
+    let bounds = Bounds { connections: 32, ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    run(async {
+        let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200);
+        let crowd: Vec<TcpStream> = (0..30).map(|_| bed.client()).collect();
+        eventually("all are served", || bed.metrics.connections.load(Relaxed) == 31);
+        assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200, "the last one");
+        let ended = tokio::time::timeout(PATIENCE, connection).await.expect("it makes room");
+        ended.unwrap().unwrap();
+        drop(crowd);
+    });
 }
 
 #[test]

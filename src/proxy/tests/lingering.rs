@@ -5,7 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::bed::{Bed, Origin, eventually, forward, ok, read_until, status};
+use super::bed::{Bed, Origin, eventually, field, forward, ok, read_all, read_until, status};
+use crate::model::rule::{Action, Respond};
 use crate::proxy::listener::Bounds;
 
 const LARGE: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 67108864\r\n\r\n";
@@ -40,6 +41,40 @@ fn who_reads_only_once_all_is_sent_hears_the_answer_and_no_reset() {
         eventually("and no longer", || bed.metrics.connections.load(Relaxed) == 0);
     }
     assert!(origin.is_left_alone());
+}
+
+#[test]
+fn an_answer_says_whether_its_connection_outlives_a_body_that_nobody_reads() {
+    let mut rule = forward(&[]);
+    let respond = Respond { status: 200, headers: Vec::new(), body: "here".to_string() };
+    rule.action = Action::Respond(respond);
+    let bed = Bed::start(rule);
+    let post = "POST / HTTP/1.1\r\nhost: a\r\n";
+    let small = format!("{post}content-length: 4\r\n\r\nbody");
+    let chunked = format!("{post}transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n");
+    let expecting = format!("{post}expect: 100-continue\r\ncontent-length: 4\r\n\r\n");
+    let slow = format!("{post}content-length: 4\r\n\r\n");
+    for (request, stays) in [
+        (&small, true),
+        (&chunked, true),
+        (&expecting, false),
+        (&slow, false),
+        (&LARGE.into(), false),
+    ] {
+        let mut client = bed.client();
+        client.write_all(request.as_bytes()).unwrap();
+        let answer = read_until(&mut client, "here").unwrap();
+        assert_eq!(status(&answer), 200, "{answer}");
+        assert_eq!(answer.contains("connection: close"), !stays, "RFC 9112 9.6: {answer}");
+        if stays {
+            client.write_all(small.as_bytes()).unwrap();
+            assert!(read_until(&mut client, "here").is_some());
+        } else {
+            assert_eq!(read_all(&mut client), "");
+        }
+    }
+    let said = bed.raw("GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\nconnection: keep-alive\r\n\r\n");
+    assert_eq!((status(&said), field(&said, "connection")), (400, Some("close")), "{said}");
 }
 
 #[test]

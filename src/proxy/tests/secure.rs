@@ -316,6 +316,20 @@ fn files_that_are_no_certificates_are_refused_by_name() {
 }
 
 #[test]
+fn a_connection_that_is_idle_for_too_long_ends_with_a_word_also_where_it_cannot_rest() {
+    let (wardrobe, origin) = (Wardrobe::new(), Origin::start(ok));
+    let bounds = Bounds { head: Duration::from_millis(200), ..Bounds::default() };
+    let bed = wardrobe.bed_within(&origin, bounds);
+    let mut client = connect(&bed, wardrobe.client(&[]), "blog.example");
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: blog.example\r\ncontent-length: 4\r\n\r\nbody")
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("RFC 9112 9.8: closure is announced");
+    assert_eq!(status(&answer), 200, "{answer}");
+}
+
+#[test]
 fn a_connection_behind_tls_rests_and_wakes_up() {
     let (wardrobe, origin) = (Wardrobe::new(), Origin::start(ok));
     let bounds = Bounds { rest: Duration::from_millis(50), ..Bounds::default() };

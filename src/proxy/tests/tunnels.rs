@@ -180,6 +180,15 @@ fn echoing(head: &str, stream: &mut TcpStream) -> bool {
         return ok(head, stream);
     }
     let _ = stream.write_all(agreed.as_bytes());
+    if head.contains("/leaves") {
+        let _ = stream.write_all(&[b'x'; 200 << 10]);
+        return false;
+    }
+    while head.contains("/floods") {
+        if stream.write_all(&[b'x'; 1 << 16]).is_err() {
+            return false;
+        }
+    }
     let mut bytes = [0u8; 1024];
     while let Ok(read @ 1..) = stream.read(&mut bytes) {
         let twice = [&bytes[..read], &bytes[..read]].concat();
@@ -239,6 +248,34 @@ fn a_websocket_may_come_over_one_stream_of_http2() {
     assert_eq!(field(&head, "upgrade"), Some("websocket"), "{head}");
     assert_eq!(field(&head, "sec-websocket-version"), Some("13"), "{head}");
     assert_eq!(field(&head, "sec-websocket-key").map(str::len), Some(24), "{head}");
+}
+
+#[test]
+fn a_tunnel_over_a_stream_ends_where_its_client_takes_nothing_in() {
+    let origin = Origin::start(echoing);
+    let bounds = Bounds { stalled: Duration::from_millis(200), ..Bounds::default() };
+    let bed = Bed::within(forward(&[origin.address]), bounds);
+    with_runtime(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        assert_eq!(ask(&sender, get("http://a/ignores")).await.unwrap().status(), 200);
+        for path in ["/leaves", "/floods"] {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, _up) = sender.send_request(extended(path, "websocket"), false).unwrap();
+            let mut down = answer.await.unwrap().into_body();
+            let mut heard = 0;
+            let end = loop {
+                // Its window is never opened again.
+                match tokio::time::timeout(PATIENCE, down.data()).await.expect("an end in time") {
+                    Some(Ok(data)) => heard += data.len(),
+                    Some(Err(error)) => break error.reason(),
+                    None => break None,
+                }
+            };
+            assert_eq!((heard, end), (65_535, Some(h2::Reason::CANCEL)), "{path}");
+        }
+        assert_eq!(ask(&sender, get("http://a/ignores")).await.unwrap().status(), 200);
+        eventually("no tunnel is left", || bed.metrics.in_flight.load(Relaxed) == 0);
+    });
 }
 
 #[test]
