@@ -63,11 +63,12 @@ impl Dialer {
         }
     }
 
-    /// Whether the target takes a connection; nothing is said over it.
-    pub(super) async fn reach(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+    /// The round trip of a connection to the target; nothing is said over it.
+    pub(super) async fn reach(&self, endpoint: &Endpoint) -> Result<Duration, Failure> {
         let mut addresses = self.resolver.resolve(&endpoint.address).await?;
         let distance = self.distance_of(endpoint);
-        racing::first(&mut addresses, |address| connect(address, distance)).await.map(drop)
+        let connected = racing::first(&mut addresses, |address| connect(address, distance));
+        connected.await.map(|(_, rtt)| rtt)
     }
 
     fn distance_of(&self, endpoint: &Endpoint) -> Option<Duration> {

@@ -187,8 +187,8 @@ impl Pool {
         Ok((self.lend(carrier, false, to), Some(rtt)))
     }
 
-    /// Whether the target takes a connection; nothing is said over it.
-    pub(crate) async fn reach(&self, to: &Endpoint) -> Result<(), Failure> {
+    /// The round trip of a connection to the target; nothing is said over it.
+    pub(crate) async fn reach(&self, to: &Endpoint) -> Result<Duration, Failure> {
         self.dialer.reach(to).await
     }
 

@@ -1,19 +1,22 @@
-//! Probes targets for the checks of rules, on a thread of its own: no request waits for a probe.
+//! Probes targets for the checks of rules, and measures how far those are that nobody goes to; on a
+//! thread of its own: no request waits for a probe.
 //!
 //! A probe is a GET, a question of grpc.health.v1, or a bare connection, always over a connection
 //! of its own (one that HTTP/2 shares may carry several). What does not come within the time-out is
-//! bad. The policy on addresses holds as for requests. A probe tells nothing about latency.
+//! bad. The policy on addresses holds as for requests. A probe tells nothing about latency,
+//! and a connection that measures the distance asks for nothing.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode};
 use rand::RngExt;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout;
 
 use super::body::{Progress, RequestBody};
 use super::checks::Check;
@@ -26,6 +29,7 @@ use super::reply::Failure;
 use super::resolve::{AddressPolicy, Resolver};
 use super::routes::RoutesState;
 use super::target_tls::TargetTls;
+use crate::model::moment::Moment;
 use crate::model::rule::Probe;
 use crate::telemetry::clock::Clock;
 use crate::wire::grpc_health;
@@ -61,6 +65,7 @@ impl Prober {
             tls: self.target_tls,
         });
         tokio::task::spawn_local(pool.clone().keep());
+        tokio::task::spawn_local(visits(self.routes.clone(), pool.clone(), self.clock));
         let routes = || self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let added = routes().checks_added();
         loop {
@@ -76,10 +81,35 @@ impl Prober {
     }
 }
 
+/// Goes to targets that nobody has gone to for long, again and again.
+async fn visits(routes: Arc<Mutex<RoutesState>>, pool: Rc<Pool>, clock: Clock) {
+    loop {
+        tokio::time::sleep(VISITS).await;
+        visit(&routes, &pool, clock.now()).await;
+    }
+}
+
+/// A target that has come nearer while nobody went there would be taken for far until it is
+/// forgotten: the wire's part of a latency never decays. A connection tells, and risks no request.
+pub(super) async fn visit(routes: &Mutex<RoutesState>, pool: &Rc<Pool>, now: Moment) {
+    let unvisited = routes.lock().unwrap_or_else(PoisonError::into_inner).unvisited(MOST, now);
+    let mut visiting = JoinSet::new();
+    for known in unvisited {
+        let pool = pool.clone();
+        visiting.spawn_local(async move {
+            // Who cannot be reached stays as far as it was.
+            if let Ok(Ok(rtt)) = timeout(REACHED, pool.reach(&known.endpoint)).await {
+                known.cell.observe_connect(rtt, now);
+            }
+        });
+    }
+    visiting.join_all().await;
+}
+
 /// Probes for as long as a rule wants to know.
 async fn probe_on(check: Weak<Check>, pool: Rc<Pool>, clock: Clock) {
     while let Some(held) = check.upgrade() {
-        let probed = tokio::time::timeout(held.health.timeout, probe(&held, &pool, clock)).await;
+        let probed = timeout(held.health.timeout, probe(&held, &pool, clock)).await;
         // Without the means to look there is no news.
         let news = probed.unwrap_or(Some(false)).filter(|good| held.tell(*good));
         if let Some(good) = news {
@@ -102,7 +132,7 @@ async fn probe(check: &Check, pool: &Rc<Pool>, clock: Clock) -> Option<bool> {
     let endpoint = &check.endpoint;
     let progress = Progress::new(clock, Instant::now().into());
     let well = match &check.health.probe {
-        Probe::Tcp => pool.reach(endpoint).await.map(|()| true),
+        Probe::Tcp => pool.reach(endpoint).await.map(|_| true),
         Probe::Http(path) => {
             let request = request(endpoint, Method::GET, path).header(ACCEPT, "*/*");
             let request = request.body(RequestBody::empty(&progress));
@@ -173,3 +203,10 @@ async fn is_serving(mut lease: Lease) -> Option<bool> {
     let well = trailers.get("grpc-status").is_some_and(|status| status == "0");
     Some(well && grpc_health::is_serving(&message))
 }
+
+/// Between looks for targets that nobody goes to.
+const VISITS: Duration = Duration::from_secs(30);
+/// Targets gone to at a time.
+const MOST: usize = 256;
+/// How long that may take.
+const REACHED: Duration = Duration::from_secs(5);

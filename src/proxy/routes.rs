@@ -209,6 +209,12 @@ impl RoutesState {
             .collect()
     }
 
+    /// Targets that nobody has gone to for long; at most so many.
+    pub(super) fn unvisited(&self, most: usize, now: Moment) -> Vec<Arc<Known>> {
+        let known = self.targets.values().filter_map(Weak::upgrade);
+        known.filter(|known| known.cell.is_unvisited(now)).take(most).collect()
+    }
+
     /// Begins with what peers say about targets that are unknown here; returns how many.
     pub(crate) fn import(
         &self,

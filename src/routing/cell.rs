@@ -254,6 +254,13 @@ impl TargetCell {
         self.n.load(Relaxed) > 0 && now.since(Moment::from_nanos(self.last.load(Relaxed))) < TTL
     }
 
+    /// Whether its distance may have changed unnoticed: nobody has gone there for long, though it
+    /// is not forgotten yet.
+    pub fn is_unvisited(&self, now: Moment) -> bool {
+        let long_ago = |at: &AtomicU64| now.since(Moment::from_nanos(at.load(Relaxed))) >= TTL / 2;
+        self.is_sampled(now) && long_ago(&self.last) && long_ago(&self.window)
+    }
+
     /// How many may be in flight while it is being got to know; none once it is.
     pub fn cap(&self) -> Option<u32> {
         let ramp = self.ramp.load(Relaxed);
