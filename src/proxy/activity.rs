@@ -10,6 +10,8 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::body::Progress;
+
 /// What goes on at one client's connection.
 pub(super) struct Activity {
     /// Requests so far.
@@ -24,6 +26,8 @@ pub(super) struct Activity {
     until: Cell<Option<Instant>>,
     /// The client was told, without having asked for it, that its connection closes.
     hangs_up: Cell<bool>,
+    /// How far the last request's body was read; none where it had none.
+    reading: RefCell<Option<Rc<Progress>>>,
     tunnel: RefCell<Option<Rc<Notify>>>,
 }
 
@@ -37,6 +41,7 @@ impl Activity {
             since: Cell::new(Instant::now()),
             until: Cell::new(None),
             hangs_up: Cell::new(false),
+            reading: RefCell::default(),
             tunnel: RefCell::default(),
         }
     }
@@ -46,6 +51,9 @@ impl Activity {
         self.begun.set(self.begun.get() + 1);
         self.under_way.set(self.under_way.get() + 1);
         self.bodiless.set(bodiless);
+        if bodiless {
+            self.reading.take();
+        }
         // What is left of the last request, behind its answer, has a deadline of its own.
         self.until.set(None);
     }
@@ -94,9 +102,15 @@ impl Activity {
         self.hangs_up.set(true);
     }
 
-    /// Whether the connection ends by the proxy's wish.
-    pub(super) fn is_hung_up(&self) -> bool {
-        self.hangs_up.get()
+    /// Whether a connection of HTTP/2 ends by the proxy's wish, for which this answer is the moment
+    /// if nothing else is under way there.
+    pub(super) fn takes_leave(&self) -> bool {
+        self.hangs_up.replace(false) && self.under_way.get() <= 1
+    }
+
+    /// This is how far the body of the request is read.
+    pub(super) fn reads(&self, progress: Rc<Progress>) {
+        self.reading.replace(Some(progress));
     }
 
     /// A stream is about to become a tunnel, whose end is told then.
@@ -114,7 +128,13 @@ impl Activity {
     /// Whether the client may be sending when its last answer is gone: the rest of a body, or
     /// another request.
     pub(super) fn may_send_on(&self) -> bool {
-        self.hangs_up.get() || !self.bodiless.get()
+        self.hangs_up.get() || self.is_unread()
+    }
+
+    /// Whether something is left of the last request's body, in HTTP/1.1.
+    pub(super) fn is_unread(&self) -> bool {
+        let reading = self.reading.borrow();
+        reading.as_ref().is_some_and(|progress| !progress.is_whole())
     }
 
     /// Whether everything so far is over and done with.

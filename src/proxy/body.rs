@@ -240,6 +240,11 @@ impl Progress {
         self.whole.get()
     }
 
+    /// All of it was read, by somebody else.
+    pub(crate) fn is_taken(&self) {
+        self.whole.set(true);
+    }
+
     /// When the last byte was; none for a request without a body.
     pub(crate) fn ended(&self) -> Option<Moment> {
         self.ended.get()

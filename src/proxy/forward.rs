@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, MAX_FORWARDS};
+use http::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
@@ -27,6 +27,7 @@ use super::attempt::{Answered, Trying};
 use super::authority;
 use super::body::{OpenBody, Patience, Progress, ProxyBody, RequestBody, ResponseBody};
 use super::certificates::Identity;
+use super::closing;
 use super::grpc;
 use super::headers;
 use super::listener::Bounds;
@@ -39,7 +40,6 @@ use super::running::{Filters, Routes, RunningRoute};
 use super::shedding::Shedding;
 use super::tunnel::{self, Tunnel, Wanted};
 use super::underway::Underway;
-use super::unread;
 use crate::model::moment::Moment;
 use crate::model::network::Network;
 use crate::model::rule::{Action, Balance, HashKey, Timeouts};
@@ -164,11 +164,10 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Response<ProxyBody> {
-        let (mut parts, mut body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let bodiless = body.is_end_stream();
         let mut underway = Underway::begin(self.clone(), client.clone(), bodiless);
         let (begun, activity) = (underway.begun, client.activity.clone());
-        let progress = Progress::new(self.clock, begun);
         let (method, version) = (parts.method.clone(), parts.version);
         let noted = Noted::of(&parts.headers);
         let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
@@ -177,8 +176,8 @@ impl Worker {
         let grpc = grpc::is_spoken(&parts) && !tunnel.is_stream();
         let decided = self.decide(&client, &parts, noted);
         let log = self.access_log.as_ref();
-        // Whether something of the request is left that nobody reads.
-        let mut unread = false;
+        // A body that nobody wants.
+        let mut left = None;
         let (route, failure, mut response) = match decided {
             Ok(Decided::Onward(route, onward)) => {
                 let callers = if grpc { grpc::patience(&parts.headers) } else { None };
@@ -198,30 +197,31 @@ impl Worker {
                     key,
                 };
                 let exchange = Exchange::begin(log, at, &method, &asking, &route);
-                let answered = self.forward(&route, &exchange, (body, &progress), underway).await;
+                let answered = self.forward(&route, &exchange, body, underway).await;
                 let (failure, response) = self.outcome(&method, answered, accept.as_ref());
                 if failure.is_some() {
                     exchange.failed(&response);
-                    unread = !bodiless && !progress.is_whole();
                 }
                 drop(exchange);
                 (Some(route), failure, response)
             }
             decided => {
                 let (route, answered) = alone(decided, &tunnel);
-                if version < Version::HTTP_2 && !bodiless {
-                    // Apart: most requests have no body, or a target.
-                    unread = !Box::pin(unread::take_in(&mut body, &parts.headers)).await;
-                }
                 let (failure, response) = self.outcome(&method, answered, accept.as_ref());
                 let rule = route.as_deref();
                 let line = |pen| Line::of_own(pen, &underway, &method, &parts, rule, &response);
                 underway.line = log.map(line).map(Box::new);
+                left = (!bodiless).then(|| (body, std::mem::take(&mut parts.headers)));
                 (route, failure, response)
             }
         };
         self.count(route.as_deref(), version, &method, response.status());
-        self.close(&activity, version, &mut response, failure, unread);
+        let own = failure.is_some() || left.is_some();
+        if let Some(left) = left.filter(|_| version < Version::HTTP_2) {
+            // Apart: most requests have no body, or a target.
+            Box::pin(self.take_in(&activity, failure, left)).await;
+        }
+        self.close(&activity, version, &mut response, failure, own);
         if let Some(failure) = failure.filter(|_| grpc) {
             grpc::say(&mut response, failure);
         }
@@ -268,46 +268,6 @@ impl Worker {
             status = status.as_u16(),
             "answered"
         );
-    }
-
-    /// Ends the connection with this answer where that is necessary, and says so; `unread` is
-    /// whether something of the request is left that nobody reads.
-    fn close(
-        &self,
-        activity: &Activity,
-        version: Version,
-        response: &mut Response<ProxyBody>,
-        failure: Option<Failure>,
-        unread: bool,
-    ) {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return;
-        }
-        let (shed, crowded) = (failure == Some(Failure::Overloaded), self.is_crowded());
-        if version >= Version::HTTP_2 {
-            if shed || crowded {
-                activity.hangs_up();
-            }
-            return;
-        }
-        // Where such a request ends is not certain either (RFC 9112, section 6.3).
-        let doubtful = matches!(failure, Some(Failure::BadRequest(_)));
-        let ends = shed || doubtful || unread || self.draining.get();
-        if ends {
-            activity.hangs_up();
-        }
-        if ends || crowded {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            if version == Version::HTTP_10 {
-                // Else hyper says the contrary, too, to a client that would like it to stay.
-                *response.version_mut() = Version::HTTP_10;
-            }
-        }
-    }
-
-    /// Whether places for connections run short: those who wait for another request make room.
-    fn is_crowded(&self) -> bool {
-        self.connections.available_permits() < self.bounds.connections / CROWDED
     }
 
     pub(super) fn decide(
@@ -392,25 +352,33 @@ impl Worker {
         self: &Rc<Self>,
         route: &Arc<RunningRoute>,
         exchange: &Exchange<'_>,
-        (body, progress): (Incoming, &Rc<Progress>),
+        body: Incoming,
         mut underway: Underway,
     ) -> Result<Response<ProxyBody>, Failure> {
         let asking = exchange.asking;
-        underway.enter(route)?;
+        let progress = Progress::new(self.clock, asking.begun);
+        let bodiless = body.is_end_stream();
+        if !bodiless {
+            asking.client.activity.reads(progress.clone());
+        }
         let body = (body, asking.parts.version);
         let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
-        let bodiless = body.is_end_stream();
+        if let Err(full) = underway.enter(route) {
+            return Err(self.spared(body, asking, full).await);
+        }
         let mut now = underway.at;
         let mut repeats = Repeats::begin(route, &asking.parts.method, bodiless, now);
         let mut body = Some(body);
         let mut waited = Duration::ZERO;
         let mut last = Failure::NoTarget;
         let mut next = self.pick(route, asking.key, &[], now);
-        while let (Some(index), Some(sending)) = (next, body.take()) {
+        while let Some(index) = next
+            && let Some(sending) = body.take()
+        {
             exchange.tries(index);
             let mut trying = Trying::begin(self.clone(), route.clone(), index, now);
             repeats.tries(index);
-            match trying.send(asking, sending, progress, &mut waited).await {
+            match trying.send(asking, sending, &progress, &mut waited).await {
                 Ok(answered) => {
                     exchange.prefetch();
                     next = None;
@@ -427,7 +395,7 @@ impl Worker {
                         return answer(answered, trying, exchange, underway);
                     }
                     repeats::discard(answered);
-                    body = Some(RequestBody::empty(progress));
+                    body = Some(RequestBody::empty(&progress));
                 }
                 Err(missed) => {
                     last = missed.failure;
@@ -436,12 +404,23 @@ impl Worker {
                     if repeats.want_another(&missed) {
                         next = self.another(asking, &mut repeats, &mut waited).await;
                     }
-                    body = missed.body.or_else(|| bodiless.then(|| RequestBody::empty(progress)));
+                    body = missed.body.or_else(|| bodiless.then(|| RequestBody::empty(&progress)));
                 }
             }
             now = self.clock.now();
         }
-        Err(last)
+        match body {
+            Some(body) => Err(self.spared(body, asking, last).await),
+            None => Err(last),
+        }
+    }
+
+    /// Takes in a body that no target has seen, so that the client's connection may be kept.
+    async fn spared(&self, mut body: RequestBody, asking: &Asking, failure: Failure) -> Failure {
+        if asking.parts.version < Version::HTTP_2 && !body.is_end_stream() {
+            Box::pin(closing::take_in(&mut body, &asking.parts.headers)).await;
+        }
+        failure
     }
 
     /// Where to send a request again, after the pause that this asks for; none where there is no
@@ -592,7 +571,5 @@ pub(super) fn max_forwards(headers: &HeaderMap) -> Option<u32> {
     headers.get(MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Below this part of all places connections are not kept for another request.
-const CROWDED: usize = 16;
 /// Candidates laid out on the stack.
 const ON_STACK: usize = 32;

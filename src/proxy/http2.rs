@@ -165,7 +165,7 @@ impl Streams {
         self.opened.replace(Some(flow.clone()));
         async move {
             let response = answer.await?;
-            if flow.streams.activity.is_hung_up() {
+            if flow.streams.activity.takes_leave() && flow.streams.active.get() == 1 {
                 flow.streams.full.notify_one();
             }
             flow.answered.set(true);

@@ -189,7 +189,8 @@ impl Drop for ProxyHandle {
 
 /// What a traffic thread runs on, and the sockets that it accepts from.
 struct Ready {
-    runtime: tokio::runtime::Runtime,
+    /// Until a thread has it.
+    runtime: Option<tokio::runtime::Runtime>,
     listeners: Vec<TcpListener>,
 }
 
@@ -199,15 +200,27 @@ impl Ready {
             .enable_all()
             .max_blocking_threads(LOOKUPS)
             .build()?;
-        let inside = runtime.enter();
-        let listeners = sockets.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>()?;
+        let mut ready = Ready { runtime: Some(runtime), listeners: Vec::new() };
+        let inside = ready.runtime.as_ref().map(tokio::runtime::Runtime::enter);
+        let listeners = sockets.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>();
         drop(inside);
-        Ok(Ready { runtime, listeners })
+        ready.listeners = listeners?;
+        Ok(ready)
     }
 }
 
-fn run(config: &ProxyConfig, ready: Ready, phase: watch::Receiver<Phase>) {
-    let Ready { runtime, listeners } = ready;
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // Where it was never used: to wait for it is not allowed where another one runs.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn run(config: &ProxyConfig, mut ready: Ready, phase: watch::Receiver<Phase>) {
+    let Some(runtime) = ready.runtime.take() else { return };
+    let listeners = std::mem::take(&mut ready.listeners);
     let bounds = config.bounds;
     let local = LocalSet::new();
     let connections = Arc::new(Semaphore::new(bounds.connections));

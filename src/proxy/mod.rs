@@ -15,6 +15,7 @@ mod announced;
 mod attempt;
 pub(crate) mod certificates;
 mod checks;
+mod closing;
 mod connection;
 pub(crate) mod control_port;
 pub(crate) mod dial;
@@ -49,7 +50,6 @@ pub(crate) mod target_tls;
 mod terms;
 mod tunnel;
 mod underway;
-mod unread;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -5,7 +5,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::bed::{Bed, Origin, eventually, field, forward, ok, read_all, read_until, status};
+use super::bed::{
+    Bed, Origin, eventually, field, forward, ok, read_all, read_until, silent, status,
+};
 use crate::model::rule::{Action, Respond};
 use crate::proxy::listener::Bounds;
 
@@ -71,6 +73,20 @@ fn an_answer_says_whether_its_connection_outlives_a_body_that_nobody_reads() {
             assert!(read_until(&mut client, "here").is_some());
         } else {
             assert_eq!(read_all(&mut client), "");
+        }
+    }
+    let full = Origin::start(silent);
+    let mut rule = forward(&[full.address]);
+    rule.limits.max_in_flight = Some(0);
+    for rule in [forward(&["127.0.0.1:1".parse().unwrap()]), rule] {
+        let bed = Bed::start(rule);
+        let mut client = bed.client();
+        for _ in 0..2 {
+            client.write_all(small.as_bytes()).unwrap();
+            let answer = read_until(&mut client, "\r\n\r\n").unwrap();
+            assert!(read_until(&mut client, "\n").is_some(), "and why");
+            assert!((502..=503).contains(&status(&answer)), "{answer}");
+            assert!(!answer.contains("connection: close"), "it is taken in: {answer}");
         }
     }
     let said = bed.raw("GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\nconnection: keep-alive\r\n\r\n");
