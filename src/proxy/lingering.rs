@@ -21,12 +21,9 @@ where
     let end = Instant::now() + patience;
     // Where this fails reading does, too.
     let _ = timeout_at(end, stream.shutdown()).await;
-    loop {
+    while Instant::now() < end {
         let silent = (Instant::now() + SILENT).min(end);
         if !matches!(timeout_at(silent, thrown_away(&mut stream)).await, Ok(true)) {
-            return;
-        }
-        if Instant::now() >= end {
             return;
         }
     }
