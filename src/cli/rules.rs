@@ -37,9 +37,11 @@ pub(crate) async fn run(command: &RuleCommand) -> Result<(), Failure> {
             let pairs = conflicts(&client.connect().await?.list("").await?);
             let rows: Vec<Vec<String>> =
                 pairs.iter().map(|(one, other)| vec![one.to_string(), other.to_string()]).collect();
-            output::print(client.output, &json!(rows), || match rows.is_empty() {
-                true => "no two rules match the same".to_string(),
-                false => output::table(&["RULE", "MATCHES THE SAME"], rows.clone()),
+            output::print(client.output, &json!(rows), || {
+                if rows.is_empty() {
+                    return "no two rules match the same".to_string();
+                }
+                output::table(&["RULE", "MATCHES THE SAME"], rows.clone())
             })
         }
         RuleCommand::Watch { prefix, client } => watch(prefix, client).await,

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::client::Builder;
+use h2::client::{Builder, SendRequest};
 use http::{Request, Version};
+use tokio::task::JoinHandle;
 
 use super::bed::{
     Bed, Origin, PATIENCE, eventually, forward, ok, read_until, silent, with_runtime as run,
@@ -17,6 +18,13 @@ use super::http2::{ask, connect, get, whole};
 use crate::proxy::listener::Bounds;
 
 const SHORT: Duration = Duration::from_millis(200);
+
+/// A connection, and how it ends.
+async fn watched(bed: &Bed) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
 
 #[test]
 fn a_client_that_mostly_gives_up_is_shown_the_door() {
@@ -104,9 +112,7 @@ fn a_connection_without_streams_ends() {
     let bounds = Bounds { head: SHORT, ..Bounds::default() };
     let bed = Bed::within(forward(&[origin.address]), bounds);
     run(async {
-        let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
-        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-        let connection = tokio::spawn(connection);
+        let (sender, connection) = watched(&bed).await;
         assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200);
         let ended = tokio::time::timeout(PATIENCE, connection).await.expect("an end in time");
         ended.unwrap().unwrap();
@@ -143,9 +149,7 @@ fn with_few_places_left_a_connection_ends_with_the_streams_under_way() {
     let bounds = Bounds { connections: 32, ..Bounds::default() };
     let bed = Bed::within(forward(&[origin.address]), bounds);
     run(async {
-        let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
-        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-        let connection = tokio::spawn(connection);
+        let (sender, connection) = watched(&bed).await;
         assert_eq!(ask(&sender, get("http://a/")).await.unwrap().status(), 200);
         let crowd: Vec<TcpStream> = (0..30).map(|_| bed.client()).collect();
         eventually("all are served", || bed.metrics.connections.load(Relaxed) == 31);
@@ -231,9 +235,7 @@ fn a_drain_says_so_and_lets_streams_end() {
     let origin = Origin::start(slow);
     let bed = Bed::start(forward(&[origin.address]));
     run(async {
-        let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
-        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-        let connection = tokio::spawn(connection);
+        let (sender, connection) = watched(&bed).await;
         let mut ready = sender.clone().ready().await.unwrap();
         let (answer, _) = ready.send_request(get("http://a/"), true).unwrap();
         tokio::task::spawn_blocking(move || origin.next()).await.unwrap();
