@@ -366,12 +366,16 @@ fn ends<E>(frame: &Option<Result<Frame<Bytes>, E>>) -> bool {
 
 /// The next frame of a body that comes over HTTP/2. To hyper a stream that is reset without an
 /// error has ended; whether all of the body was there only END_STREAM says (RFC 9113, section 8.1).
+/// Nor does it mind blanks in trailers.
 pub(super) fn poll_stream(
     body: &mut Incoming,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
     match ready!(Pin::new(&mut *body).poll_frame(cx)) {
         None if !body.is_end_stream() => Poll::Ready(Some(Err(Broken::Reset))),
+        Some(Ok(frame)) if frame.trailers_ref().is_some_and(headers::have_blanks_around) => {
+            Poll::Ready(Some(Err(Broken::Malformed)))
+        }
         frame => Poll::Ready(frame.map(|frame| frame.map_err(Broken::Hyper))),
     }
 }

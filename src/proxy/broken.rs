@@ -11,7 +11,7 @@ pub(super) enum Broken {
     Ended,
     /// The stream was reset in the middle of a body, by somebody who saw no error.
     Reset,
-    /// What the target said is no HTTP/1.1.
+    /// What came is not what HTTP allows.
     Malformed,
     /// hyper says why: over HTTP/2 to a target, or with a client.
     Hyper(hyper::Error),
@@ -53,7 +53,7 @@ impl std::fmt::Display for Broken {
             Broken::Request => f.write_str("the request's body broke off"),
             Broken::Ended => f.write_str("the connection ended"),
             Broken::Reset => f.write_str("the stream was reset"),
-            Broken::Malformed => f.write_str("what came is no HTTP/1.1"),
+            Broken::Malformed => f.write_str("what came is not what HTTP allows"),
             Broken::Hyper(error) => error.fmt(f),
         }
     }

@@ -284,6 +284,9 @@ impl Worker {
             return Err(Failure::MethodRefused);
         }
         let bad = |why: authority::BadRequest| Failure::BadRequest(why.as_str());
+        if parts.version == Version::HTTP_2 && headers::have_blanks_around(&parts.headers) {
+            return Err(Failure::BadRequest("blanks around the value of a field"));
+        }
         if noted.transfer_encoding {
             authority::transfer_coding(&parts.headers).map_err(bad)?;
         }

@@ -221,6 +221,14 @@ pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]>
     })
 }
 
+/// Whether a value begins or ends with a blank: malformed in HTTP/2 (RFC 9113, section 8.2.1),
+/// where nothing between a name and its value is there to be passed over.
+pub(crate) fn have_blanks_around(fields: &HeaderMap) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = fields.values().map(HeaderValue::as_bytes);
+    values.any(|value| is_blank(value.first()) || is_blank(value.last()))
+}
+
 /// Takes out of trailers what only a head may say (RFC 9110, section 6.5.1).
 pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
     take_out(trailers, |name| is_hop_by_hop(name) || is_for_heads(name));

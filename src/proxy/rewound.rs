@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 use super::connection::REQUEST_HEAD_BYTES;
-use super::field_blocks::FieldBlocks;
 use super::first_line::FirstLine;
+use super::http2_frames::coming::Coming;
 
 /// A connection with its first bytes put back.
 pub(super) struct Rewound<T> {
@@ -32,7 +32,7 @@ enum Looks {
     /// While heads are read as HTTP/1.1 has them.
     AtLines(FirstLine),
     /// While they are read as HTTP/2 has them.
-    IntoBlocks(Box<FieldBlocks>),
+    IntoBlocks(Box<Coming>),
 }
 
 impl<T> Rewound<T> {
@@ -68,7 +68,7 @@ impl<T> Rewound<T> {
 
     /// From here on it is HTTP/2, from its first byte on.
     pub(super) fn looks_into_blocks(&mut self) {
-        self.looks = Looks::IntoBlocks(Box::new(FieldBlocks::new()));
+        self.looks = Looks::IntoBlocks(Box::new(Coming::of_client()));
     }
 
     fn tell<R>(&self, done: Poll<R>) -> Poll<R> {

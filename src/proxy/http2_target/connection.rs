@@ -24,15 +24,19 @@ use tokio::time::sleep_until;
 use super::super::body::{self, BodyError, Patience, Progress, RequestBody};
 use super::super::broken::Broken;
 use super::super::first_word::FirstWord;
+use super::super::headers;
 use super::super::http1_target::connection::{HEAD_BYTES, Stream};
+use super::super::http2_frames::streams::Streams;
 use super::super::noted::Noted;
 use super::super::reply::Failure;
+use super::checked::Checked;
 
 /// A connection for many exchanges.
 pub(in crate::proxy) struct Multiplexed {
     sender: http2::SendRequest<Outgoing>,
     tasks: Tasks,
     word: Rc<FirstWord>,
+    known: Rc<RefCell<Streams>>,
     streams: Rc<Cell<usize>>,
     most: Rc<Cell<usize>>,
     since: Cell<Instant>,
@@ -55,7 +59,8 @@ pub(in crate::proxy) struct Exchange {
 /// What comes of a request.
 type Answer = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>;
 
-/// A request's body on its way. Its last piece, once h2 has it, is the connection's.
+/// A request's body on its way. Its last piece, once h2 has it, is the connection's, which carries
+/// nothing new where it cannot get rid of it.
 struct Upload {
     progress: Rc<Progress>,
     /// What sends it; none where hyper did so at once, or has not come to it.
@@ -94,7 +99,8 @@ impl Multiplexed {
     /// Comes to terms with a target that is known to speak HTTP/2.
     pub(in crate::proxy) async fn open(stream: Box<dyn Stream>) -> Result<Multiplexed, Failure> {
         let (word, tasks) = (Rc::<FirstWord>::default(), Tasks::default());
-        let stream = word.clone().listen(stream);
+        let known = Rc::<RefCell<Streams>>::default();
+        let stream = Checked::new(word.clone().listen(stream), known.clone());
         let (sender, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -117,12 +123,15 @@ impl Multiplexed {
             }
         });
         let (since, spoilt) = (Cell::new(Instant::now()), Cell::new(false));
-        Ok(Multiplexed { sender, tasks, word, streams, most, since, spoilt })
+        Ok(Multiplexed { sender, tasks, word, known, streams, most, since, spoilt })
     }
 
     /// Whether it may carry another exchange one day.
     pub(in crate::proxy) fn is_good(&self) -> bool {
-        !self.spoilt.get() && self.sender.is_ready()
+        let owed = self.known.borrow().owed_since();
+        owed.is_none_or(|since| since.elapsed() < OWED)
+            && !self.spoilt.get()
+            && self.sender.is_ready()
     }
 
     /// Whether it may carry another exchange now.
@@ -169,6 +178,9 @@ impl Exchange {
         Poll::Ready(match answered {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
+                if headers::have_blanks_around(&parts.headers) {
+                    return Poll::Ready(Err(Broken::Malformed));
+                }
                 self.body = Some(body);
                 let noted = Noted::of(&parts.headers);
                 Ok(Response::from_parts(parts, noted))
@@ -389,12 +401,18 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 /// How often a silent target is asked whether it is there, and how long it may take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// How long the end of a request whose answer is whole may be held up before the connection carries
+/// nothing new.
+const OWED: Duration = Duration::from_secs(20);
 /// How long, at least, what is left to say may take when nothing more is asked.
 const LEAVE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
     use super::*;
+    use crate::telemetry::clock::Clock;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_nobody_uses_ends_though_it_has_something_left_to_say() {
@@ -411,5 +429,76 @@ mod tests {
             assert!(stuck.await.unwrap_err().is_cancelled());
         };
         local.run_until(until_it_ends).await;
+    }
+
+    /// A target that takes in so many bytes of a request and answers it before it has all; it takes
+    /// in the rest when told.
+    async fn early(mut stream: DuplexStream, window: u8, told: impl Future<Output = ()>) {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        // SETTINGS_INITIAL_WINDOW_SIZE.
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, window];
+        let acknowledged = [0, 0, 0, 4, 1, 0, 0, 0, 0];
+        stream.write_all(&[&settings[..], &acknowledged].concat()).await.unwrap();
+        let mut seen = Vec::new();
+        // All that it takes in of the body.
+        while !seen.ends_with(&vec![b'x'; usize::from(window)]) {
+            assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
+        }
+        // :status 200, and the end (RFC 7541, appendix A).
+        stream.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await.unwrap();
+        let more = [0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 1, 0];
+        let (mut told, mut may_tell) = (pin!(told), true);
+        loop {
+            tokio::select! {
+                () = told.as_mut(), if may_tell => {
+                    may_tell = false;
+                    stream.write_all(&more).await.unwrap();
+                }
+                read = stream.read_buf(&mut seen) => {
+                    if read.is_ok_and(|read| read > 0) {
+                        continue;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether a connection to it is good for long once its early answer is there.
+    async fn lasts(told: impl Future<Output = ()> + 'static) -> bool {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let target = spawn_local(early(far, 10, told));
+        let Ok(connection) = Multiplexed::open(Box::new(near)).await else { panic!("no HTTP/2") };
+        let connection = Rc::new(connection);
+        let mut exchange = Exchange::begin(connection.clone());
+        let progress = Progress::new(Clock::new(), tokio::time::Instant::now());
+        let body = RequestBody::own(Bytes::from_static(&[b'x'; 20]), &progress);
+        let mut request = Request::post("http://a/").body(body).unwrap();
+        *request.version_mut() = http::Version::HTTP_2;
+        exchange.ask(request);
+        let answer = poll_fn(|cx| exchange.poll_head(cx)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(exchange.is_sent() && exchange.is_end_stream(), "h2 has the rest of it");
+        drop(exchange);
+        assert!(connection.has_room());
+        tokio::time::sleep(OWED - Duration::from_millis(1)).await;
+        assert!(connection.has_room(), "it may still go");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let lasts = connection.is_good();
+        drop(connection);
+        tokio::time::sleep(LEAVE * 3).await;
+        assert!(target.is_finished(), "nothing is left of it");
+        lasts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_get_rid_of_a_request_carries_nothing_new() {
+        let local = tokio::task::LocalSet::new();
+        let both = async {
+            assert!(!lasts(std::future::pending()).await);
+            assert!(lasts(tokio::time::sleep(Duration::from_secs(1))).await);
+        };
+        local.run_until(both).await;
     }
 }

@@ -1,9 +1,11 @@
 //! HTTP/2 to a target: a request in its form, its errors understood, and in `connection` what the
-//! pool keeps.
+//! pool keeps. `checked` has a look at the frames of such a connection.
 
+mod checked;
 pub(super) mod connection;
 
 use std::error::Error;
+use std::io::ErrorKind;
 
 use h2::Reason;
 use http::header::{HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
@@ -50,6 +52,10 @@ pub(super) fn ends_connection(error: &hyper::Error) -> bool {
 /// Whether what the target said is no HTTP/2.
 pub(super) fn is_malformed(error: &hyper::Error) -> bool {
     cause(error).is_some_and(|error| {
+        // What `http2_frames` finds; TLS that cannot be read says the same.
+        if error.get_io().is_some_and(|error| error.kind() == ErrorKind::InvalidData) {
+            return true;
+        }
         let odd = [Reason::PROTOCOL_ERROR, Reason::FRAME_SIZE_ERROR, Reason::COMPRESSION_ERROR];
         !error.is_remote() && error.reason().is_some_and(|reason| odd.contains(&reason))
     })

@@ -34,6 +34,8 @@ pub struct Case {
     pub hurried: bool,
     /// It speaks HTTP/2 to the proxy.
     pub http2: bool,
+    /// Its origin speaks nothing else.
+    pub http2_origin: bool,
     /// A path does not tell where it belongs.
     pub by_host: bool,
     /// What stands on the wire is not only HTTP/1.1 messages.
@@ -75,6 +77,8 @@ pub enum Step {
 pub enum Play {
     /// Reads all of it.
     Body,
+    /// Reads until the head of a request over HTTP/2 is there.
+    Stream,
     Say(Vec<u8>),
     Close,
     /// Says and reads nothing more, and stays.
@@ -98,6 +102,7 @@ pub fn must(name: &'static str, rfc: &'static str) -> Case {
         bodiless: false,
         hurried: false,
         http2: false,
+        http2_origin: false,
         by_host: false,
         free_form: false,
         departure: None,
@@ -179,6 +184,10 @@ impl Case {
 
     pub fn http2(self) -> Case {
         Case { http2: true, free_form: true, ..self }
+    }
+
+    pub fn http2_origin(self) -> Case {
+        Case { http2_origin: true, free_form: true, ..self }
     }
 
     pub fn departs(self, record: &'static str) -> Case {

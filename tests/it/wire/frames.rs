@@ -4,7 +4,7 @@
 
 /// What a client says first, without a dynamic table.
 pub fn preface() -> Vec<u8> {
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]));
     bytes
 }
@@ -143,10 +143,14 @@ pub fn ended(bytes: &[u8]) -> usize {
     frames.iter().filter(|frame| frame.ends_stream()).count()
 }
 
+/// See RFC 9113, section 3.4.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RESET: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW: u8 = 8;

@@ -47,7 +47,8 @@ fn the_cases_are_fair_to_nginx() {
         return;
     };
     let version = proxies::nginx_version(&path);
-    let cases = chosen();
+    // It does not speak HTTP/2 to origins.
+    let cases: Vec<Case> = chosen().into_iter().filter(|case| !case.http2_origin).collect();
     let listeners = proxies::listeners(&cases);
     let proxy = proxies::nginx(&path, &cases, &listeners);
     let outcomes = run::all(&cases, listeners, proxy.entrance);
@@ -70,7 +71,7 @@ fn the_cases_are_fair_to_nginx() {
     }
     println!("nginx {version} passes {passed} of {musts} MUSTs; it does not pass:");
     println!("{}", failures.join("\n"));
-    if cases.len() < cases::all().len() {
+    if std::env::var_os("WIRE_CASE").is_some() {
         return;
     }
     assert!(passed * 100 >= musts * 80, "{passed} of {musts}: the cases ask for too much");

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::case::{Case, Play};
+use super::frames;
 use super::message;
 use super::run::Entrance;
 use super::seen::{End, Side};
@@ -165,6 +166,7 @@ impl Conversation {
     fn play(&mut self, play: Play, number: usize) -> bool {
         match play {
             Play::Body => self.body(),
+            Play::Stream => self.stream_begins(),
             Play::Say(bytes) => self.stream.write_all(&bytes).is_ok(),
             Play::Close => {
                 let _ = self.stream.shutdown(Shutdown::Both);
@@ -183,6 +185,18 @@ impl Conversation {
 
     fn head(&mut self) -> bool {
         while !self.bytes().windows(4).any(|four| four == b"\r\n\r\n") {
+            if !self.more() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads until a stream has begun; the preface is there.
+    fn stream_begins(&mut self) -> bool {
+        let preface = frames::PREFACE.len();
+        let is_head = |it: &frames::Frame<'_>| it.kind == frames::HEADERS;
+        while !frames::read(self.bytes().get(preface..).unwrap_or_default()).iter().any(is_head) {
             if !self.more() {
                 return false;
             }

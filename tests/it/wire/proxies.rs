@@ -34,6 +34,7 @@ fn rules(cases: &[Case], listeners: &[TcpListener]) -> String {
     let mut text = String::new();
     for (case, listener) in cases.iter().zip(listeners) {
         let (name, address) = (case.name, listener.local_addr().unwrap());
+        let scheme = if case.http2_origin { "h2c" } else { "http" };
         let condition = if case.by_host {
             format!("hosts: [{name}.test]")
         } else {
@@ -42,7 +43,7 @@ fn rules(cases: &[Case], listeners: &[TcpListener]) -> String {
         let _ = write!(
             text,
             "- id: {name}\n  data:\n    match: {{ {condition} }}\n    \
-             targets: [{{ url: \"http://{address}\" }}]\n"
+             targets: [{{ url: \"{scheme}://{address}\" }}]\n"
         );
         if case.hurried {
             text.push_str("    timeouts: { perTry: 300ms, request: 600ms, idle: 500ms }\n");

@@ -7,6 +7,7 @@ mod expect;
 mod fields;
 mod framing;
 mod hops;
+mod http2_answers;
 mod lines;
 mod responses;
 mod streams;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         responses::cases(),
         bodies::cases(),
         streams::cases(),
+        http2_answers::cases(),
     ]
     .into_iter()
     .flatten()

@@ -102,6 +102,8 @@ fn trailers() -> Vec<Case> {
         }),
         with("h2-trailers-with-a-pseudo-field", "RFC 9113 8.1", END_STREAM, &[(":path", "/x")])
             .check(is_not_whole),
+        with("h2-trailer-behind-a-space", "RFC 9113 8.2.1", END_STREAM, &[("x-check", " 1")])
+            .check(is_not_whole),
         with("h2-trailers-without-end", "RFC 9113 8.1", 0, &plain).check(is_not_whole),
     ]
 }

@@ -36,6 +36,20 @@ fn fields() -> Vec<Case> {
             .check(served(|request| {
                 same("cookie", request.fields.one("cookie"), Some("a=b; c=d".into()))
             })),
+        begun(must, "h2-options-of-the-server", "RFC 9113 8.3.1")
+            .by_host()
+            .send(head(
+                END_STREAM,
+                1,
+                &[
+                    (":method", "OPTIONS"),
+                    (":scheme", "http"),
+                    (":path", "*"),
+                    (":authority", "h2-options-of-the-server.test"),
+                ],
+            ))
+            .then(Step::Streams(1))
+            .check(served(|request| same("line", &request.start[..], "OPTIONS * HTTP/1.1"))),
         begun(must, "h2-te-trailers", "RFC 9113 8.2.2")
             .send(get("h2-te-trailers", 1, &[("te", "trailers")]))
             .then(Step::Streams(1))

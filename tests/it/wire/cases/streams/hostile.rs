@@ -3,8 +3,8 @@
 use super::{METHOD, SCHEME, begun, ended, get, is_refused, refused, request};
 use crate::wire::case::{Case, Play, Step, must, ok, say, should};
 use crate::wire::frames::{
-    CONTINUATION, DATA, END_STREAM, HEADERS, PING, RESET, SETTINGS, WINDOW, block, frame, preface,
-    read,
+    CONTINUATION, DATA, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW, block, frame,
+    preface, read,
 };
 use crate::wire::seen::{Seen, demand, same, untouched};
 
@@ -52,6 +52,18 @@ fn broken_frames() -> Vec<Case> {
             .send(other)
             .end()
             .check(refused),
+    );
+    let name = "h2-without-settings";
+    cases.push(
+        must(name, "RFC 9113 3.4")
+            .http2()
+            .send(PREFACE)
+            .send(get(name, 1, &[]))
+            .then(Step::Streams(1))
+            .check(|seen| {
+                untouched(seen)?;
+                ended(seen)
+            }),
     );
     let name = "h2-stream-that-goes-back";
     cases.push(

@@ -24,6 +24,8 @@ fn fields() -> Vec<Case> {
         ("h2-value-with-line-feed", "RFC 9113 8.2.1", ("x", "a\nb: c")),
         ("h2-value-with-return", "RFC 9113 8.2.1", ("x", "a\rb")),
         ("h2-value-with-nul", "RFC 9113 8.2.1", ("x", "a\0b")),
+        ("h2-value-behind-a-space", "RFC 9113 8.2.1", ("x", " a")),
+        ("h2-value-before-a-tab", "RFC 9113 8.2.1", ("x", "a\t")),
         ("h2-connection-field", "RFC 9113 8.2.2", ("connection", "close")),
         ("h2-keep-alive-field", "RFC 9113 8.2.2", ("keep-alive", "5")),
         ("h2-proxy-connection-field", "RFC 9113 8.2.2", ("proxy-connection", "x")),
@@ -44,7 +46,7 @@ fn fields() -> Vec<Case> {
 }
 
 fn lines() -> Vec<Case> {
-    let lines: [(&'static str, [(&str, &str); 4]); 13] = [
+    let lines: [(&'static str, [(&str, &str); 4]); 15] = [
         ("h2-without-method", [("", ""), SCHEME, PATH, HOST]),
         ("h2-without-scheme", [METHOD, ("", ""), PATH, HOST]),
         ("h2-without-path", [METHOD, SCHEME, ("", ""), HOST]),
@@ -53,6 +55,8 @@ fn lines() -> Vec<Case> {
         ("h2-path-with-space", [METHOD, SCHEME, (":path", "/a HTTP/1.1"), HOST]),
         ("h2-path-with-line-end", [METHOD, SCHEME, (":path", "/a\r\nx: y"), HOST]),
         ("h2-path-with-fragment", [METHOD, SCHEME, (":path", "/a#b"), HOST]),
+        ("h2-path-of-options", [METHOD, SCHEME, (":path", "*"), HOST]),
+        ("h2-scheme-with-space", [METHOD, (":scheme", "ht tp"), PATH, HOST]),
         ("h2-method-with-space", [(":method", "GET / HTTP/1.1"), SCHEME, PATH, HOST]),
         ("h2-method-with-line-end", [(":method", "GET\r\nx: y"), SCHEME, PATH, HOST]),
         ("h2-authority-with-user", [METHOD, SCHEME, PATH, (":authority", "u@a")]),

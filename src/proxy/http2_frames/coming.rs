@@ -1,0 +1,207 @@
+//! What is said in HTTP/2 and h2 does not refuse, although it is malformed or breaks the protocol
+//! (RFC 9113): a connection that does not begin with its settings (section 3.4), a target that
+//! allows itself to push (6.5.2), pseudo-fields where none belong (8.1, 8.3), and a `:path` with a
+//! fragment (8.3.1). h2 drops all of these.
+//!
+//! Looks at the bytes before h2 does, as far into frames and field blocks as it takes to find them.
+//! What is wrong in any other way is left for h2 to find. So the two can disagree in one direction
+//! only: h2 refuses more.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+
+use super::fields::{Fields, Kind};
+use super::streams::Streams;
+use super::{CONTINUATION, DATA, END_STREAM, HEAD, HEADERS, PREFACE, RESET, SETTINGS};
+
+/// How far what the other side sends has come.
+#[derive(Debug)]
+pub(in crate::proxy) struct Coming {
+    from: From,
+    begun: bool,
+    /// The head of a frame, so far.
+    head: [u8; HEAD],
+    head_bytes: usize,
+    /// Whether the length of the padding comes next.
+    padded: bool,
+    /// Bytes of a frame: those to pass over, those of settings, those of a field block, and those
+    /// behind it.
+    front: u32,
+    settings: u32,
+    block: u32,
+    back: u32,
+    setting: [u8; SETTING],
+    /// Of the field block: its stream, and whether it is trailers.
+    stream: u32,
+    trailers: bool,
+    fields: Fields,
+}
+
+/// Who sends.
+#[derive(Debug)]
+enum From {
+    /// The newest stream that it began.
+    Client { newest: u32 },
+    /// What is known of the streams.
+    Target(Rc<RefCell<Streams>>),
+}
+
+impl Coming {
+    /// Of a client's connection, from its first byte on.
+    pub(in crate::proxy) fn of_client() -> Coming {
+        Coming::new(From::Client { newest: 0 }, PREFACE)
+    }
+
+    /// Of a target's; how far it has come with its answers is told to `streams`.
+    pub(in crate::proxy) fn of_target(streams: Rc<RefCell<Streams>>) -> Coming {
+        Coming::new(From::Target(streams), 0)
+    }
+
+    fn new(from: From, front: u32) -> Coming {
+        Coming {
+            from,
+            begun: false,
+            head: [0; HEAD],
+            head_bytes: 0,
+            padded: false,
+            front,
+            settings: 0,
+            block: 0,
+            back: 0,
+            setting: [0; SETTING],
+            stream: 0,
+            trailers: false,
+            fields: Fields::default(),
+        }
+    }
+
+    /// Takes in what comes next. The `#` of a path becomes what h2 refuses the stream for; all else
+    /// fails, which is the end of the connection (RFC 9113, section 5.4.1).
+    pub(in crate::proxy) fn take_in(&mut self, mut bytes: &mut [u8]) -> io::Result<()> {
+        while let Some(&next) = bytes.first() {
+            let mut taken = 1;
+            if self.padded {
+                self.padded = false;
+                self.back = u32::from(next).min(self.block);
+                self.block -= self.back;
+            } else if self.front > 0 {
+                taken = pass_over(&mut self.front, bytes.len());
+            } else if self.settings > 0 {
+                self.set(next)?;
+            } else if self.block > 0 {
+                let there = bytes.len().min(self.block as usize);
+                let met;
+                (taken, met) = self.fields.read(&mut bytes[..there]);
+                self.block -= taken as u32;
+                self.meet(met)?;
+            } else if self.back > 0 {
+                taken = pass_over(&mut self.back, bytes.len());
+            } else {
+                self.head[self.head_bytes] = next;
+                self.head_bytes = (self.head_bytes + 1) % HEAD;
+                if self.head_bytes == 0 {
+                    self.begin()?;
+                }
+            }
+            bytes = &mut bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// A frame begins (RFC 9113, section 4.1).
+    fn begin(&mut self) -> io::Result<()> {
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let stream = u32::from_be_bytes(stream) & !(1 << 31);
+        if !self.begun && (kind != SETTINGS || flags & ACKNOWLEDGED != 0) {
+            return Err(malformed("no settings at the beginning"));
+        }
+        self.begun = true;
+        match kind {
+            HEADERS => {
+                self.padded = flags & PADDED != 0 && length > 0;
+                let length = length - u32::from(self.padded);
+                self.front = if flags & PRIORITY != 0 { length.min(5) } else { 0 };
+                self.block = length - self.front;
+                self.stream = stream;
+                self.trailers = self.from.heads(stream);
+                self.fields.begin();
+            }
+            CONTINUATION => self.block = length,
+            SETTINGS if matches!(self.from, From::Target(_)) => self.settings = length,
+            _ => self.front = length,
+        }
+        if kind == RESET || matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            self.from.ends(stream, kind == RESET);
+        }
+        Ok(())
+    }
+
+    /// A byte of a setting.
+    fn set(&mut self, byte: u8) -> io::Result<()> {
+        self.setting.rotate_left(1);
+        self.setting[SETTING - 1] = byte;
+        self.settings -= 1;
+        match self.settings.is_multiple_of(SETTING as u32) && self.setting == PUSHES {
+            true => Err(malformed("a target that pushes")),
+            false => Ok(()),
+        }
+    }
+
+    /// A field is whole.
+    fn meet(&mut self, field: Option<Kind>) -> io::Result<()> {
+        let Some(kind) = field.filter(|kind| *kind != Kind::Usual) else { return Ok(()) };
+        if self.trailers {
+            return Err(malformed("a pseudo-field in trailers"));
+        }
+        match (&mut self.from, kind) {
+            (From::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
+            (From::Target(_), Kind::Interim) | (From::Client { .. }, _) => {}
+            (From::Target(_), _) => return Err(malformed("a pseudo-field of requests")),
+        }
+        Ok(())
+    }
+}
+
+impl From {
+    /// A field block on a stream; returns whether it is trailers.
+    fn heads(&mut self, stream: u32) -> bool {
+        match self {
+            From::Client { newest } => {
+                let old = stream <= *newest;
+                *newest = stream.max(*newest);
+                old
+            }
+            From::Target(streams) => streams.borrow().has_answer(stream),
+        }
+    }
+
+    fn ends(&mut self, stream: u32, reset: bool) {
+        let From::Target(streams) = self else { return };
+        if reset {
+            streams.borrow_mut().reset(stream);
+        } else {
+            streams.borrow_mut().ended(stream);
+        }
+    }
+}
+
+fn malformed(why: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
+}
+
+/// Passes over as many bytes as there are, of so many; returns how many that were.
+fn pass_over(left: &mut u32, there: usize) -> usize {
+    let taken = (*left as usize).min(there);
+    *left -= taken as u32;
+    taken
+}
+
+/// Bytes of a setting (RFC 9113, section 6.5.1).
+pub(super) const SETTING: usize = 6;
+/// SETTINGS_ENABLE_PUSH, with 1.
+pub(super) const PUSHES: [u8; SETTING] = [0, 2, 0, 0, 0, 1];
+pub(super) const ACKNOWLEDGED: u8 = 0x1;
+pub(super) const PADDED: u8 = 0x8;
+pub(super) const PRIORITY: u8 = 0x20;

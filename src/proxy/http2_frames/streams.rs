@@ -1,0 +1,94 @@
+//! The streams of a connection to a target, as the frames of both sides tell of them.
+//!
+//! Two things are known nowhere else: which of a target's field blocks are trailers, and that h2
+//! still holds the end of a request whose answer is whole.
+
+use tokio::time::Instant;
+
+/// The streams that have begun and not ended on both sides.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Streams {
+    open: Vec<Open>,
+    /// How many of them wait for nothing but the end of the request.
+    owed: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    stream: u32,
+    /// Whether the request is whole on the wire.
+    sent: bool,
+    /// Whether the final head of the answer was there.
+    answered: bool,
+    /// When the answer was whole.
+    ended: Option<Instant>,
+}
+
+impl Streams {
+    /// The head of a request, or its trailers, went out.
+    pub(in crate::proxy) fn asked(&mut self, stream: u32) {
+        if self.at(stream).is_none() {
+            self.open.push(Open { stream, sent: false, answered: false, ended: None });
+        }
+    }
+
+    /// The end of a request went out.
+    pub(in crate::proxy) fn sent(&mut self, stream: u32) {
+        self.turn(stream, |open| open.sent = true);
+    }
+
+    /// A final head came.
+    pub(in crate::proxy) fn answered(&mut self, stream: u32) {
+        self.turn(stream, |open| open.answered = true);
+    }
+
+    /// The end of an answer came.
+    pub(in crate::proxy) fn ended(&mut self, stream: u32) {
+        self.turn(stream, |open| open.ended = Some(Instant::now()));
+    }
+
+    /// Either side has given up.
+    pub(in crate::proxy) fn reset(&mut self, stream: u32) {
+        self.turn(stream, |open| (open.sent, open.ended) = (true, Some(Instant::now())));
+    }
+
+    /// Whether a final head came before.
+    pub(in crate::proxy) fn has_answer(&self, stream: u32) -> bool {
+        self.at(stream).is_some_and(|at| self.open[at].answered)
+    }
+
+    /// Since when the end of a request is held up whose answer is whole.
+    pub(in crate::proxy) fn owed_since(&self) -> Option<Instant> {
+        if self.owed == 0 {
+            return None;
+        }
+        self.open.iter().filter(|open| open.is_owed()).filter_map(|open| open.ended).min()
+    }
+
+    /// Whether there is none.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn turn(&mut self, stream: u32, turn: impl FnOnce(&mut Open)) {
+        let Some(at) = self.at(stream) else { return };
+        let open = &mut self.open[at];
+        self.owed -= usize::from(open.is_owed());
+        turn(open);
+        self.owed += usize::from(open.is_owed());
+        if open.sent && open.ended.is_some() {
+            self.open.swap_remove(at);
+        }
+    }
+
+    fn at(&self, stream: u32) -> Option<usize> {
+        self.open.iter().position(|open| open.stream == stream)
+    }
+}
+
+impl Open {
+    fn is_owed(&self) -> bool {
+        !self.sent && self.ended.is_some()
+    }
+}
