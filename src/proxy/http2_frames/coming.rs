@@ -18,7 +18,7 @@ use super::{CONTINUATION, DATA, END_STREAM, HEAD, HEADERS, PREFACE, RESET, SETTI
 /// How far what the other side sends has come.
 #[derive(Debug)]
 pub(in crate::proxy) struct Coming {
-    from: From,
+    sender: Sender,
     begun: bool,
     /// The head of a frame, so far.
     head: [u8; HEAD],
@@ -40,7 +40,7 @@ pub(in crate::proxy) struct Coming {
 
 /// Who sends.
 #[derive(Debug)]
-enum From {
+enum Sender {
     /// The newest stream that it began.
     Client { newest: u32 },
     /// What is known of the streams.
@@ -50,17 +50,17 @@ enum From {
 impl Coming {
     /// Of a client's connection, from its first byte on.
     pub(in crate::proxy) fn of_client() -> Coming {
-        Coming::new(From::Client { newest: 0 }, PREFACE)
+        Coming::new(Sender::Client { newest: 0 }, PREFACE)
     }
 
     /// Of a target's; how far it has come with its answers is told to `streams`.
     pub(in crate::proxy) fn of_target(streams: Rc<RefCell<Streams>>) -> Coming {
-        Coming::new(From::Target(streams), 0)
+        Coming::new(Sender::Target(streams), 0)
     }
 
-    fn new(from: From, front: u32) -> Coming {
+    fn new(sender: Sender, front: u32) -> Coming {
         Coming {
-            from,
+            sender,
             begun: false,
             head: [0; HEAD],
             head_bytes: 0,
@@ -125,15 +125,15 @@ impl Coming {
                 self.front = if flags & PRIORITY != 0 { length.min(5) } else { 0 };
                 self.block = length - self.front;
                 self.stream = stream;
-                self.trailers = self.from.heads(stream);
+                self.trailers = self.sender.heads(stream);
                 self.fields.begin();
             }
             CONTINUATION => self.block = length,
-            SETTINGS if matches!(self.from, From::Target(_)) => self.settings = length,
+            SETTINGS if matches!(self.sender, Sender::Target(_)) => self.settings = length,
             _ => self.front = length,
         }
         if kind == RESET || matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-            self.from.ends(stream, kind == RESET);
+            self.sender.ends(stream, kind == RESET);
         }
         Ok(())
     }
@@ -155,30 +155,30 @@ impl Coming {
         if self.trailers {
             return Err(malformed("a pseudo-field in trailers"));
         }
-        match (&mut self.from, kind) {
-            (From::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
-            (From::Target(_), Kind::Interim) | (From::Client { .. }, _) => {}
-            (From::Target(_), _) => return Err(malformed("a pseudo-field of requests")),
+        match (&mut self.sender, kind) {
+            (Sender::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
+            (Sender::Target(_), Kind::Interim) | (Sender::Client { .. }, _) => {}
+            (Sender::Target(_), _) => return Err(malformed("a pseudo-field of requests")),
         }
         Ok(())
     }
 }
 
-impl From {
+impl Sender {
     /// A field block on a stream; returns whether it is trailers.
     fn heads(&mut self, stream: u32) -> bool {
         match self {
-            From::Client { newest } => {
+            Sender::Client { newest } => {
                 let old = stream <= *newest;
                 *newest = stream.max(*newest);
                 old
             }
-            From::Target(streams) => streams.borrow().has_answer(stream),
+            Sender::Target(streams) => streams.borrow().has_answer(stream),
         }
     }
 
     fn ends(&mut self, stream: u32, reset: bool) {
-        let From::Target(streams) = self else { return };
+        let Sender::Target(streams) = self else { return };
         if reset {
             streams.borrow_mut().reset(stream);
         } else {
