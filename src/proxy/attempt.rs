@@ -123,7 +123,9 @@ impl Trying {
                         lease.spoil();
                     }
                     let unharmed = back.is_some() || repeatable || (unseen && bodiless);
-                    let again = lease.reused && !fresh && unharmed;
+                    // An answer that came says nothing against the connection.
+                    let stale = lease.reused && !matches!(broken, Broken::Blanks);
+                    let again = stale && !fresh && unharmed;
                     if !again {
                         return Err(Missed { failure, body: back, unseen });
                     }

@@ -374,7 +374,7 @@ pub(super) fn poll_stream(
     match ready!(Pin::new(&mut *body).poll_frame(cx)) {
         None if !body.is_end_stream() => Poll::Ready(Some(Err(Broken::Reset))),
         Some(Ok(frame)) if frame.trailers_ref().is_some_and(headers::have_blanks_around) => {
-            Poll::Ready(Some(Err(Broken::Malformed)))
+            Poll::Ready(Some(Err(Broken::Blanks)))
         }
         frame => Poll::Ready(frame.map(|frame| frame.map_err(Broken::Hyper))),
     }
@@ -397,7 +397,7 @@ impl Body for ProxyBody {
                 {
                     body.passed_on(data.map_or(0, Bytes::len));
                 }
-                if ends(&frame) || body.lease.is_end_stream() {
+                if !matches!(frame, Some(Err(_))) && (ends(&frame) || body.lease.is_end_stream()) {
                     body.ended();
                 }
                 Poll::Ready(frame)
@@ -408,7 +408,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ProxyBody::Full(bytes) => bytes.is_none(),
-            ProxyBody::Streamed(body) => body.lease.is_end_stream(),
+            ProxyBody::Streamed(body) => body.broken.is_none() && body.lease.is_end_stream(),
         }
     }
 

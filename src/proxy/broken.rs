@@ -11,8 +11,11 @@ pub(super) enum Broken {
     Ended,
     /// The stream was reset in the middle of a body, by somebody who saw no error.
     Reset,
-    /// What came is not what HTTP allows.
+    /// What the target said is no HTTP/1.1.
     Malformed,
+    /// There are blanks around a value, over HTTP/2: one message is malformed (RFC 9113, section
+    /// 8.1.1), the connection is as good as before.
+    Blanks,
     /// hyper says why: over HTTP/2 to a target, or with a client.
     Hyper(hyper::Error),
 }
@@ -28,7 +31,7 @@ impl Broken {
     pub(super) fn is_malformed(&self) -> bool {
         match self {
             Broken::Hyper(error) => error.is_parse() || http2_target::is_malformed(error),
-            _ => matches!(self, Broken::Malformed),
+            _ => matches!(self, Broken::Malformed | Broken::Blanks),
         }
     }
 
@@ -41,7 +44,7 @@ impl Broken {
     pub(super) fn ends_connection(&self) -> bool {
         match self {
             Broken::Hyper(error) => http2_target::ends_connection(error),
-            Broken::Reset => false,
+            Broken::Reset | Broken::Blanks => false,
             _ => true,
         }
     }
@@ -53,7 +56,8 @@ impl std::fmt::Display for Broken {
             Broken::Request => f.write_str("the request's body broke off"),
             Broken::Ended => f.write_str("the connection ended"),
             Broken::Reset => f.write_str("the stream was reset"),
-            Broken::Malformed => f.write_str("what came is not what HTTP allows"),
+            Broken::Malformed => f.write_str("what came is no HTTP/1.1"),
+            Broken::Blanks => f.write_str("there are blanks around a value"),
             Broken::Hyper(error) => error.fmt(f),
         }
     }

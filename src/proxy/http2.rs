@@ -36,7 +36,7 @@ pub(super) async fn serve<T>(
 ) where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    stream.looks_into_blocks();
+    stream.looks_at_frames();
     let bounds = asking.worker.bounds;
     let streams = Rc::new(Streams::new(bounds.stalled, asking.client.activity.clone()));
     let requests = service_fn(|request| streams.open(asking.answer(request)));

@@ -32,7 +32,7 @@ enum Looks {
     /// While heads are read as HTTP/1.1 has them.
     AtLines(FirstLine),
     /// While they are read as HTTP/2 has them.
-    IntoBlocks(Box<Coming>),
+    AtFrames(Box<Coming>),
 }
 
 impl<T> Rewound<T> {
@@ -67,8 +67,8 @@ impl<T> Rewound<T> {
     }
 
     /// From here on it is HTTP/2, from its first byte on.
-    pub(super) fn looks_into_blocks(&mut self) {
-        self.looks = Looks::IntoBlocks(Box::new(Coming::of_client()));
+    pub(super) fn looks_at_frames(&mut self) {
+        self.looks = Looks::AtFrames(Box::new(Coming::of_client()));
     }
 
     fn tell<R>(&self, done: Poll<R>) -> Poll<R> {
@@ -115,7 +115,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
             (Looks::AtLines(line), Some(next)) => {
                 line.take_in(next, read, REQUEST_HEAD_BYTES as usize)
             }
-            (Looks::IntoBlocks(blocks), _) => blocks.take_in(read),
+            (Looks::AtFrames(frames), _) => frames.take_in(read),
             _ => Ok(()),
         })
     }

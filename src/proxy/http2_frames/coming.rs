@@ -1,11 +1,12 @@
 //! What is said in HTTP/2 and h2 does not refuse, although it is malformed or breaks the protocol
 //! (RFC 9113): a connection that does not begin with its settings (section 3.4), a target that
 //! allows itself to push (6.5.2), pseudo-fields where none belong (8.1, 8.3), and a `:path` with a
-//! fragment (8.3.1). h2 drops all of these.
+//! fragment (8.3.1). h2 passes over all of these.
 //!
 //! Looks at the bytes before h2 does, as far into frames and field blocks as it takes to find them.
-//! What is wrong in any other way is left for h2 to find. So the two can disagree in one direction
-//! only: h2 refuses more.
+//! What is wrong in any other way is left for h2 to find, but for the two things after which h2 may
+//! go on without having read a block, and know another table than this: a stream that depends on
+//! itself, and promises. So the two can disagree in one direction only: h2 refuses more.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -25,13 +26,15 @@ pub(in crate::proxy) struct Coming {
     head_bytes: usize,
     /// Whether the length of the padding comes next.
     padded: bool,
-    /// Bytes of a frame: those to pass over, those of settings, those of a field block, and those
-    /// behind it.
+    /// Bytes of a frame: those to pass over, those of settings, those of a priority, those of a
+    /// field block, and those behind it.
     front: u32,
     settings: u32,
+    priority: u32,
     block: u32,
     back: u32,
-    setting: [u8; SETTING],
+    /// The last bytes of what is read as numbers.
+    last: u64,
     /// Of the field block: its stream, and whether it is trailers.
     stream: u32,
     trailers: bool,
@@ -67,9 +70,10 @@ impl Coming {
             padded: false,
             front,
             settings: 0,
+            priority: 0,
             block: 0,
             back: 0,
-            setting: [0; SETTING],
+            last: 0,
             stream: 0,
             trailers: false,
             fields: Fields::default(),
@@ -89,6 +93,8 @@ impl Coming {
                 taken = pass_over(&mut self.front, bytes.len());
             } else if self.settings > 0 {
                 self.set(next)?;
+            } else if self.priority > 0 {
+                self.depend(next)?;
             } else if self.block > 0 {
                 let there = bytes.len().min(self.block as usize);
                 let met;
@@ -122,13 +128,14 @@ impl Coming {
             HEADERS => {
                 self.padded = flags & PADDED != 0 && length > 0;
                 let length = length - u32::from(self.padded);
-                self.front = if flags & PRIORITY != 0 { length.min(5) } else { 0 };
-                self.block = length - self.front;
+                self.priority = if flags & PRIORITY != 0 { length.min(5) } else { 0 };
+                self.block = length - self.priority;
                 self.stream = stream;
-                self.trailers = self.sender.heads(stream);
+                self.trailers = self.sender.is_behind(stream);
                 self.fields.begin();
             }
             CONTINUATION => self.block = length,
+            PROMISE => return Err(malformed("a promise")),
             SETTINGS if matches!(self.sender, Sender::Target(_)) => self.settings = length,
             _ => self.front = length,
         }
@@ -140,11 +147,21 @@ impl Coming {
 
     /// A byte of a setting.
     fn set(&mut self, byte: u8) -> io::Result<()> {
-        self.setting.rotate_left(1);
-        self.setting[SETTING - 1] = byte;
+        self.last = self.last << 8 | u64::from(byte);
         self.settings -= 1;
-        match self.settings.is_multiple_of(SETTING as u32) && self.setting == PUSHES {
+        let whole = self.settings.is_multiple_of(SETTING);
+        match whole && self.last & ((1 << (8 * SETTING)) - 1) == PUSHES {
             true => Err(malformed("a target that pushes")),
+            false => Ok(()),
+        }
+    }
+
+    /// A byte of a priority: the other stream, which h2 minds, and a weight.
+    fn depend(&mut self, byte: u8) -> io::Result<()> {
+        self.last = self.last << 8 | u64::from(byte);
+        self.priority -= 1;
+        match self.priority == 0 && (self.last >> 8) as u32 & !(1 << 31) == self.stream {
+            true => Err(malformed("a stream that depends on itself")),
             false => Ok(()),
         }
     }
@@ -165,8 +182,8 @@ impl Coming {
 }
 
 impl Sender {
-    /// A field block on a stream; returns whether it is trailers.
-    fn heads(&mut self, stream: u32) -> bool {
+    /// Whether a field block on a stream is behind its head: trailers.
+    fn is_behind(&mut self, stream: u32) -> bool {
         match self {
             Sender::Client { newest } => {
                 let old = stream <= *newest;
@@ -199,9 +216,11 @@ fn pass_over(left: &mut u32, there: usize) -> usize {
 }
 
 /// Bytes of a setting (RFC 9113, section 6.5.1).
-pub(super) const SETTING: usize = 6;
+const SETTING: u32 = 6;
 /// SETTINGS_ENABLE_PUSH, with 1.
-pub(super) const PUSHES: [u8; SETTING] = [0, 2, 0, 0, 0, 1];
+pub(super) const PUSHES: u64 = 0x0002_0000_0001;
+/// PUSH_PROMISE, which nobody may send here (RFC 9113, sections 6.6 and 8.4).
+pub(super) const PROMISE: u8 = 5;
 pub(super) const ACKNOWLEDGED: u8 = 0x1;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const PRIORITY: u8 = 0x20;

@@ -1,7 +1,8 @@
 //! The streams of a connection to a target, as the frames of both sides tell of them.
 //!
-//! Two things are known nowhere else: which of a target's field blocks are trailers, and that h2
-//! still holds the end of a request whose answer is whole.
+//! Two things are known nowhere else: which of a target's field blocks are trailers, and that the
+//! end of a request whose answer is whole has not gone out, be it that h2 holds it or that the
+//! client has not sent it.
 
 use tokio::time::Instant;
 
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Streams {
     open: Vec<Open>,
+    newest: u32,
     /// How many of them wait for nothing but the end of the request.
     owed: usize,
 }
@@ -16,18 +18,20 @@ pub(in crate::proxy) struct Streams {
 #[derive(Debug)]
 struct Open {
     stream: u32,
-    /// Whether the request is whole on the wire.
+    /// Whether the last frame of the request goes out.
     sent: bool,
     /// Whether the final head of the answer was there.
     answered: bool,
-    /// When the answer was whole.
+    /// When the last frame of the answer came.
     ended: Option<Instant>,
 }
 
 impl Streams {
     /// The head of a request, or its trailers, went out.
     pub(in crate::proxy) fn asked(&mut self, stream: u32) {
-        if self.at(stream).is_none() {
+        // Trailers, it may be of a request that was given up, begin none.
+        if stream > self.newest {
+            self.newest = stream;
             self.open.push(Open { stream, sent: false, answered: false, ended: None });
         }
     }

@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::coming::{ACKNOWLEDGED, Coming, PADDED, PRIORITY, PUSHES};
+use super::coming::{ACKNOWLEDGED, Coming, PADDED, PRIORITY, PROMISE, PUSHES};
 use super::going::Going;
 use super::streams::Streams;
 use super::*;
@@ -227,17 +227,18 @@ fn nothing_comes_before_the_settings() {
 
 #[test]
 fn a_target_does_not_push() {
+    let push = &PUSHES.to_be_bytes()[2..];
     let one = [0, 3, 0, 0, 0, 2];
     let pushes = |payload: &[&[u8]]| seen_of_target(&[settings(&payload.concat())]);
     let refused = Err("a target that pushes".to_string());
-    for payload in [&[&PUSHES[..]][..], &[&one, &PUSHES], &[&one, &one, &PUSHES, &one]] {
+    for payload in [&[push][..], &[&one, push], &[&one, &one, push, &one]] {
         assert_eq!(pushes(payload), refused);
     }
     let never = [0, 2, 0, 0, 0, 0];
-    for payload in [&[&never[..]][..], &[&one, &never], &[&one[..3], &PUSHES, &one[..3]]] {
+    for payload in [&[&never[..]][..], &[&one, &never], &[&one[..3], push, &one[..3]]] {
         assert_eq!(pushes(payload), Ok(()), "{payload:?}");
     }
-    let frames = [settings(&PUSHES), headers(1, &[0x82])];
+    let frames = [settings(push), headers(1, &[0x82])];
     assert!(seen(&frames).is_ok(), "a client may say that it takes pushes");
 }
 
@@ -305,6 +306,25 @@ fn trailers_of_a_target_are_what_comes_behind_a_final_head() {
     }
 }
 
+#[test]
+fn what_makes_h2_lose_track_of_the_table_is_the_end() {
+    let depends = |on: u32| {
+        let block = [&on.to_be_bytes()[..], &[15], &field(0x40, b"x", b"y")].concat();
+        [headers(1, &[0x88]), frame(HEADERS, PRIORITY | END_HEADERS, 3, &block)]
+    };
+    let refused = |why: &str| Err(why.to_string());
+    // The first bit says that it depends on that stream alone.
+    for on in [3, 3 | 1 << 31] {
+        let itself = "a stream that depends on itself";
+        assert_eq!(seen(&depends(on)).map(|_| ()), refused(itself));
+        assert_eq!(seen_of_target(&depends(on)), refused(itself));
+    }
+    assert_eq!(seen(&depends(1)).unwrap(), depends(1));
+    let promise = [frame(PROMISE, END_HEADERS, 1, &[0, 0, 0, 2, 0x82])];
+    assert_eq!(seen_of_target(&promise), refused("a promise"));
+    assert_eq!(seen(&promise).map(|_| ()), refused("a promise"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_answer_is_whole_is_owed_until_its_end_goes_out() {
     let streams = Rc::<RefCell<Streams>>::default();
@@ -340,6 +360,7 @@ async fn a_request_whose_answer_is_whole_is_owed_until_its_end_goes_out() {
     goes(&[headers(11, b"head")]);
     comes(&[headers(11, &[0x88]), frame(RESET, 0, 11, &[0; 4]), frame(RESET, 0, 3, &[0; 4])]);
     assert_eq!(owed(), None, "the target has given it up");
+    goes(&[frame(HEADERS, END_STREAM | END_HEADERS, 11, b"trailers")]);
     assert!(streams.borrow().is_empty(), "{streams:?}");
 }
 

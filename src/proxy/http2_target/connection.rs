@@ -36,8 +36,8 @@ pub(in crate::proxy) struct Multiplexed {
     sender: http2::SendRequest<Outgoing>,
     tasks: Tasks,
     word: Rc<FirstWord>,
-    known: Rc<RefCell<Streams>>,
-    streams: Rc<Cell<usize>>,
+    streams: Rc<RefCell<Streams>>,
+    exchanges: Rc<Cell<usize>>,
     most: Rc<Cell<usize>>,
     since: Cell<Instant>,
     spoilt: Cell<bool>,
@@ -99,8 +99,8 @@ impl Multiplexed {
     /// Comes to terms with a target that is known to speak HTTP/2.
     pub(in crate::proxy) async fn open(stream: Box<dyn Stream>) -> Result<Multiplexed, Failure> {
         let (word, tasks) = (Rc::<FirstWord>::default(), Tasks::default());
-        let known = Rc::<RefCell<Streams>>::default();
-        let stream = Checked::new(word.clone().listen(stream), known.clone());
+        let streams = Rc::<RefCell<Streams>>::default();
+        let stream = Checked::new(word.clone().listen(stream), streams.clone());
         let (sender, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -113,9 +113,10 @@ impl Multiplexed {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Failure::ConnectRefused)?;
-        let (streams, most) = (Rc::<Cell<usize>>::default(), Rc::new(Cell::new(STREAMS as usize)));
+        let (exchanges, most) =
+            (Rc::<Cell<usize>>::default(), Rc::new(Cell::new(STREAMS as usize)));
         let driven = drive(connection, word.clone(), most.clone());
-        let (task, under_way) = (tasks.0.connection.get().cloned(), streams.clone());
+        let (task, under_way) = (tasks.0.connection.get().cloned(), exchanges.clone());
         spawn_local(async move {
             driven.await;
             if let Some(task) = task {
@@ -123,12 +124,12 @@ impl Multiplexed {
             }
         });
         let (since, spoilt) = (Cell::new(Instant::now()), Cell::new(false));
-        Ok(Multiplexed { sender, tasks, word, known, streams, most, since, spoilt })
+        Ok(Multiplexed { sender, tasks, word, streams, exchanges, most, since, spoilt })
     }
 
     /// Whether it may carry another exchange one day.
     pub(in crate::proxy) fn is_good(&self) -> bool {
-        let owed = self.known.borrow().owed_since();
+        let owed = self.streams.borrow().owed_since();
         owed.is_none_or(|since| since.elapsed() < OWED)
             && !self.spoilt.get()
             && self.sender.is_ready()
@@ -136,19 +137,19 @@ impl Multiplexed {
 
     /// Whether it may carry another exchange now.
     pub(in crate::proxy) fn has_room(&self) -> bool {
-        self.is_good() && self.streams.get() < self.most.get()
+        self.is_good() && self.exchanges.get() < self.most.get()
     }
 
     /// For how long it has carried none.
     pub(in crate::proxy) fn idle(&self) -> Duration {
-        if self.streams.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() }
+        if self.exchanges.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() }
     }
 }
 
 impl Exchange {
     /// One more over this connection.
     pub(in crate::proxy) fn begin(connection: Rc<Multiplexed>) -> Exchange {
-        connection.streams.set(connection.streams.get() + 1);
+        connection.exchanges.set(connection.exchanges.get() + 1);
         let heard = connection.word.heard();
         Exchange { connection, answer: None, unsent: None, body: None, upload: None, heard }
     }
@@ -179,7 +180,7 @@ impl Exchange {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 if headers::have_blanks_around(&parts.headers) {
-                    return Poll::Ready(Err(Broken::Malformed));
+                    return Poll::Ready(Err(Broken::Blanks));
                 }
                 self.body = Some(body);
                 let noted = Noted::of(&parts.headers);
@@ -205,7 +206,9 @@ impl Exchange {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         match ready!(body::poll_stream(body, cx)) {
             // All of it was there before the connection ended; h2 has forgotten that it was.
-            Some(Err(_)) if body.size_hint().exact() == Some(0) => Poll::Ready(None),
+            Some(Err(broken)) if !broken.is_malformed() && body.size_hint().exact() == Some(0) => {
+                Poll::Ready(None)
+            }
             frame => Poll::Ready(frame),
         }
     }
@@ -252,7 +255,7 @@ impl Drop for Exchange {
         if let Some(upload) = &self.upload {
             upload.give_up();
         }
-        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.exchanges.set(self.connection.exchanges.get() - 1);
         self.connection.since.set(Instant::now());
     }
 }
@@ -377,15 +380,15 @@ async fn drive<T>(
 }
 
 /// Sees to it that a connection ends which nobody uses any more: a target that takes nothing in
-/// could keep it for ever. `streams` counts who still does.
-async fn take_leave(task: AbortHandle, streams: &Cell<usize>) {
+/// could keep it for ever. `exchanges` counts who still does.
+async fn take_leave(task: AbortHandle, exchanges: &Cell<usize>) {
     let mut empty = false;
     while !task.is_finished() {
         tokio::time::sleep(LEAVE).await;
-        if empty && streams.get() == 0 {
+        if empty && exchanges.get() == 0 {
             task.abort();
         }
-        empty = streams.get() == 0;
+        empty = exchanges.get() == 0;
     }
 }
 
@@ -401,8 +404,8 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 /// How often a silent target is asked whether it is there, and how long it may take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How long the end of a request whose answer is whole may be held up before the connection carries
-/// nothing new.
+/// How long the end of a request may be missing whose answer is whole before the connection carries
+/// nothing new: h2 may hold it back, where nobody can get at it.
 const OWED: Duration = Duration::from_secs(20);
 /// How long, at least, what is left to say may take when nothing more is asked.
 const LEAVE: Duration = Duration::from_secs(15);
@@ -418,13 +421,13 @@ mod tests {
     async fn a_connection_that_nobody_uses_ends_though_it_has_something_left_to_say() {
         let local = tokio::task::LocalSet::new();
         let until_it_ends = async {
-            let streams = Rc::new(Cell::new(1));
+            let exchanges = Rc::new(Cell::new(1));
             let stuck = spawn_local(std::future::pending::<()>());
-            let leaving = take_leave(stuck.abort_handle(), &streams);
+            let leaving = take_leave(stuck.abort_handle(), &exchanges);
             assert!(tokio::time::timeout(LEAVE * 10, leaving).await.is_err(), "it is in use");
-            streams.set(0);
+            exchanges.set(0);
             let begun = tokio::time::Instant::now();
-            take_leave(stuck.abort_handle(), &streams).await;
+            take_leave(stuck.abort_handle(), &exchanges).await;
             assert!((LEAVE..=LEAVE * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
             assert!(stuck.await.unwrap_err().is_cancelled());
         };

@@ -5,7 +5,7 @@ mod checked;
 pub(super) mod connection;
 
 use std::error::Error;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use h2::Reason;
 use http::header::{HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
@@ -51,11 +51,13 @@ pub(super) fn ends_connection(error: &hyper::Error) -> bool {
 
 /// Whether what the target said is no HTTP/2.
 pub(super) fn is_malformed(error: &hyper::Error) -> bool {
+    // What `http2_frames` finds, as hyper passes it on of heads, and of bodies.
+    let io = error.source().and_then(|error| error.downcast_ref::<io::Error>());
+    let io = io.or_else(|| cause(error)?.get_io());
+    if io.is_some_and(|error| error.kind() == ErrorKind::InvalidData) {
+        return true;
+    }
     cause(error).is_some_and(|error| {
-        // What `http2_frames` finds; TLS that cannot be read says the same.
-        if error.get_io().is_some_and(|error| error.kind() == ErrorKind::InvalidData) {
-            return true;
-        }
         let odd = [Reason::PROTOCOL_ERROR, Reason::FRAME_SIZE_ERROR, Reason::COMPRESSION_ERROR];
         !error.is_remote() && error.reason().is_some_and(|reason| odd.contains(&reason))
     })

@@ -5,10 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use serde_json::Value;
 
-use super::bed::{Bed, Origin, Setup, block_on, eventually, forward, ok, read_until, silent};
-use crate::model::rule::{Action, Balance, Rule};
+use super::bed::{
+    Bed, Origin, Setup, block_on, eventually, forward, forward_by, ok, read_until, silent,
+};
+use super::targets::Origin2;
+use crate::model::rule::{Action, Balance, Rule, Scheme};
 use crate::telemetry::access_log::AccessLog;
 
 struct Logged {
@@ -109,6 +116,43 @@ fn a_client_that_goes_away_leaves_a_line() {
     assert_eq!((&line["status"], &line["complete"]), (&0.into(), &false.into()), "{line}");
     assert_eq!((&line["path"], &line["rule"]), (&"/slow".into(), &"one".into()), "{line}");
     assert_eq!(line["target"], format!("http://{}", origin.address), "{line}");
+}
+
+#[test]
+fn an_answer_whose_trailers_are_malformed_is_not_complete() {
+    async fn blank(_: usize, _: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from_static(b"all of it"), false).unwrap();
+        let trailers = [(HeaderName::from_static("x"), HeaderValue::from_static(" 1"))];
+        body.send_trailers(HeaderMap::from_iter(trailers)).unwrap();
+    }
+    let origin = Origin2::start(blank);
+    let logged = Logged::start(forward_by(Scheme::H2c, &[origin.address]));
+    for _ in 0..3 {
+        logged.bed.get();
+        assert_eq!(origin.next().0, 0, "other streams have done nothing wrong");
+    }
+    for line in logged.lines(3) {
+        assert_eq!((&line["status"], &line["complete"]), (&200.into(), &false.into()), "{line}");
+    }
+}
+
+#[test]
+fn an_answer_whose_head_is_malformed_is_its_streams_own() {
+    async fn blank(_: usize, _: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let response = Response::builder().header("x", "1 ").body(()).unwrap();
+        let _ = respond.send_response(response, true);
+    }
+    let origin = Origin2::start(blank);
+    let logged = Logged::start(forward_by(Scheme::H2c, &[origin.address]));
+    for _ in 0..3 {
+        logged.bed.get();
+        assert_eq!(origin.next().0, 0, "asked once, and over the same connection");
+    }
+    assert!(origin.is_quiet(), "and not again");
+    for line in logged.lines(3) {
+        assert_eq!((&line["status"], &line["attempts"]), (&502.into(), &1.into()), "{line}");
+    }
 }
 
 #[test]

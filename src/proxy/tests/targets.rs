@@ -79,6 +79,11 @@ impl Origin2 {
     pub(super) fn next(&self) -> Seen {
         self.seen.recv_timeout(PATIENCE).expect("a request reaches the origin")
     }
+
+    /// Whether no request has reached it that was not looked at.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.seen.try_recv().is_err()
+    }
 }
 
 /// Says `ok`.

@@ -1,9 +1,10 @@
 //! Answers of an origin that speaks HTTP/2 and minds no rules, and what becomes of them.
 
-use crate::wire::case::{Case, Play, Verdict, must, say};
+use super::streams::{get, is_refused};
+use crate::wire::case::{Case, Play, Step, Verdict, must, say};
 use crate::wire::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PROMISE, RESET, SETTINGS, WINDOW,
-    block, frame,
+    block, frame, preface, read,
 };
 use crate::wire::message::Message;
 use crate::wire::seen::{Seen, bad_gateway, demand, same, visibly_cut};
@@ -14,6 +15,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(statuses());
     cases.extend(trailers());
     cases.extend(bodies());
+    cases.extend(behind_a_length());
     cases.extend(broken_frames());
     cases
 }
@@ -28,6 +30,13 @@ fn gives(name: &'static str, rfc: &'static str, frames: &[Vec<u8>]) -> Case {
 fn asked(name: &'static str, rfc: &'static str, said: Vec<u8>) -> Case {
     let case = must(name, rfc).http2_origin().get("TE: trailers\r\nConnection: TE\r\n");
     case.plays([Play::Stream, say(said), Play::Hang]).answers(1)
+}
+
+/// The client is told that what the origin says is no HTTP.
+fn is_malformed(seen: &Seen) -> Verdict {
+    bad_gateway(seen)?;
+    let says = seen.answer()?.fields.one("proxy-status").unwrap_or_default();
+    demand(says.contains("error=http_protocol_error"), || format!("it says {says:?}"))
 }
 
 fn settings(payload: &[u8]) -> Vec<u8> {
@@ -133,7 +142,7 @@ fn heads() -> Vec<Case> {
     .into_iter()
     .map(|(name, rfc, field)| {
         let frames = [head(0, &[OK, field]), data(END_STREAM, b"hello")];
-        gives(name, rfc, &frames).check(bad_gateway)
+        gives(name, rfc, &frames).check(is_malformed)
     })
     .collect()
 }
@@ -153,7 +162,7 @@ fn statuses() -> Vec<Case> {
         .into_iter()
         .map(|(name, fields)| {
             let frames = [head(0, fields), data(END_STREAM, b"hello")];
-            gives(name, "RFC 9113 8.3.2", &frames).check(bad_gateway)
+            gives(name, "RFC 9113 8.3.2", &frames).check(is_malformed)
         })
         .collect()
 }
@@ -198,7 +207,7 @@ fn trailers() -> Vec<Case> {
             "RFC 9113 8.1",
             &[head(END_STREAM, &[(":status", "103")])],
         )
-        .check(bad_gateway),
+        .check(is_malformed),
     ]
 }
 
@@ -216,7 +225,7 @@ fn bodies() -> Vec<Case> {
             "RFC 9113 8.1.1",
             &[head(END_STREAM, &[OK, ("content-length", "5")])],
         )
-        .check(bad_gateway),
+        .check(is_malformed),
         gives(
             "h2-origin-two-lengths",
             "RFC 9113 8.1.1",
@@ -225,7 +234,7 @@ fn bodies() -> Vec<Case> {
                 data(END_STREAM, b"hello"),
             ],
         )
-        .check(bad_gateway),
+        .check(is_malformed),
         gives(
             "h2-origin-body-given-up",
             "RFC 9113 8.1",
@@ -237,8 +246,33 @@ fn bodies() -> Vec<Case> {
             "RFC 9113 8.1",
             &[data(0, b"hello"), head(END_STREAM, &[OK])],
         )
-        .check(bad_gateway),
+        .check(is_malformed),
     ]
+}
+
+/// Trailers that are malformed though all of the body was there, to a client that can be told.
+fn behind_a_length() -> Vec<Case> {
+    [
+        ("h2-origin-length-then-status-in-trailers", "RFC 9113 8.1", OK),
+        ("h2-origin-length-then-trailer-behind-a-space", "RFC 9113 8.2.1", ("x-check", " 1")),
+    ]
+    .into_iter()
+    .map(|(name, rfc, trailer)| {
+        let answer = [head(0, &[OK, ("content-length", "5")]), data(0, b"hello")].concat();
+        let begun = say([settings(&[]), answer].concat());
+        let plays = [Play::Stream, begun, Play::Await("body"), say(head(END_STREAM, &[trailer]))];
+        let case = must(name, rfc).http2().http2_origin().send(preface()).send(get(name, 1, &[]));
+        case.then(Step::Until(b"hello"))
+            .then(Step::Mark("body"))
+            .then(Step::Streams(1))
+            .plays(plays.into_iter().chain([Play::Hang]))
+            .check(|seen| {
+                let frames = read(&seen.near().bytes);
+                let clean = frames.iter().any(|it| it.kind != RESET && it.ends_stream());
+                demand(!clean && is_refused(seen), || "passed on as if it were whole".into())
+            })
+    })
+    .collect()
 }
 
 /// What breaks the connection, before an answer that could otherwise be taken.
@@ -274,15 +308,15 @@ fn broken_frames() -> Vec<Case> {
         ),
     ]
     .into_iter()
-    .map(|(name, rfc, broken)| gives(name, rfc, &[broken, answer.clone()]).check(bad_gateway))
+    .map(|(name, rfc, broken)| gives(name, rfc, &[broken, answer.clone()]).check(is_malformed))
     .collect();
     cases.push(
-        asked("h2-origin-without-settings", "RFC 9113 3.4", answer.clone()).check(bad_gateway),
+        asked("h2-origin-without-settings", "RFC 9113 3.4", answer.clone()).check(is_malformed),
     );
     cases.push(
         asked("h2-origin-of-another-protocol", "RFC 9113 3.4", b"HTTP/1.1 200 OK\r\n\r\n".into())
             .check(|seen| {
-                bad_gateway(seen)?;
+                is_malformed(seen)?;
                 demand(!seen.far().bytes.is_empty(), || "nobody was asked".into())
             }),
     );

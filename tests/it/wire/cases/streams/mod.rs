@@ -47,7 +47,7 @@ fn request(
     head(flags, stream, &fields)
 }
 
-fn get(name: &str, stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn get(name: &str, stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
     request(name, "GET", END_STREAM, stream, more)
 }
 
@@ -80,7 +80,7 @@ fn refused(seen: &Seen) -> Verdict {
     demand(is_refused(seen), || "it was not refused".into())
 }
 
-fn is_refused(seen: &Seen) -> bool {
+pub(super) fn is_refused(seen: &Seen) -> bool {
     let side = seen.near();
     let frames = read(&side.bytes);
     let error = frames.iter().any(|it| it.error().is_some_and(|code| code != 0));
