@@ -35,17 +35,20 @@ pub(in crate::proxy) struct Coming {
     back: u32,
     /// The last bytes of what is read as numbers.
     last: u64,
-    /// Of the field block: its stream, and whether it is trailers.
+    /// Of the field block: its stream, whether it is trailers and comes in pieces, and a bit for
+    /// each kind that was met.
     stream: u32,
     trailers: bool,
+    in_pieces: bool,
+    met: u16,
     fields: Fields,
 }
 
 /// Who sends.
 #[derive(Debug)]
 enum Sender {
-    /// The newest stream that it began.
-    Client { newest: u32 },
+    /// The newest stream that it began, and those that are tunnels.
+    Client { newest: u32, tunnels: Vec<u32> },
     /// What is known of the streams.
     Target(Rc<RefCell<Streams>>),
 }
@@ -53,7 +56,7 @@ enum Sender {
 impl Coming {
     /// Of a client's connection, from its first byte on.
     pub(in crate::proxy) fn of_client() -> Coming {
-        Coming::new(Sender::Client { newest: 0 }, PREFACE)
+        Coming::new(Sender::Client { newest: 0, tunnels: Vec::new() }, PREFACE)
     }
 
     /// Of a target's; how far it has come with its answers is told to `streams`.
@@ -76,6 +79,8 @@ impl Coming {
             last: 0,
             stream: 0,
             trailers: false,
+            in_pieces: false,
+            met: 0,
             fields: Fields::default(),
         }
     }
@@ -131,9 +136,12 @@ impl Coming {
                 self.priority = if flags & PRIORITY != 0 { length.min(5) } else { 0 };
                 self.block = length - self.priority;
                 self.stream = stream;
-                self.trailers = self.sender.is_behind(stream);
+                self.trailers = self.sender.is_behind(stream)?;
+                (self.in_pieces, self.met) = (flags & END_HEADERS == 0, 0);
                 self.fields.begin();
             }
+            // Of another length it is refused by h2.
+            PRIORITIES if length == 5 => (self.stream, self.priority) = (stream, length),
             CONTINUATION => self.block = length,
             PROMISE => return Err(malformed("a promise")),
             SETTINGS if matches!(self.sender, Sender::Target(_)) => self.settings = length,
@@ -168,38 +176,72 @@ impl Coming {
 
     /// A field is whole.
     fn meet(&mut self, field: Option<Kind>) -> io::Result<()> {
-        let Some(kind) = field.filter(|kind| *kind != Kind::Usual) else { return Ok(()) };
+        let Some(kind) = field else { return Ok(()) };
+        if kind == Kind::Odd {
+            return Err(malformed("a field without a name, or a scheme without one"));
+        }
+        if self.in_pieces {
+            self.meet_in_pieces(kind)?;
+        }
+        if !kind.is_pseudo() {
+            return Ok(());
+        }
         if self.trailers {
             return Err(malformed("a pseudo-field in trailers"));
         }
         match (&mut self.sender, kind) {
             (Sender::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
+            (Sender::Client { tunnels, .. }, Kind::Protocol) => tunnels.push(self.stream),
             (Sender::Target(_), Kind::Interim) | (Sender::Client { .. }, _) => {}
             (Sender::Target(_), _) => return Err(malformed("a pseudo-field of requests")),
         }
         Ok(())
     }
+
+    /// What makes a block malformed h2 forgets where one of its frames ends within a field.
+    fn meet_in_pieces(&mut self, kind: Kind) -> io::Result<()> {
+        if matches!(kind, Kind::HopByHop | Kind::OddTe) {
+            return Err(malformed("a field of one hop"));
+        }
+        let usual = 1 << Kind::Usual as u16;
+        let this = if kind.is_pseudo() { 1 << kind.by_name() as u16 } else { usual };
+        let (late, twice) = (self.met & usual != 0, self.met & this != 0);
+        self.met |= this;
+        match kind.is_pseudo() && (late || twice) {
+            true => Err(malformed("a pseudo-field behind others, or twice")),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Sender {
-    /// Whether a field block on a stream is behind its head: trailers.
-    fn is_behind(&mut self, stream: u32) -> bool {
+    /// Whether a field block on a stream is behind its head: trailers. Fails where there can be no
+    /// block at all.
+    fn is_behind(&mut self, stream: u32) -> io::Result<bool> {
         match self {
-            Sender::Client { newest } => {
+            Sender::Client { tunnels, .. } if tunnels.contains(&stream) => {
+                Err(malformed("trailers in a tunnel"))
+            }
+            Sender::Client { .. } if stream.is_multiple_of(2) => {
+                Err(malformed("a stream that no client begins"))
+            }
+            Sender::Client { newest, .. } => {
                 let old = stream <= *newest;
                 *newest = stream.max(*newest);
-                old
+                Ok(old)
             }
-            Sender::Target(streams) => streams.borrow().has_answer(stream),
+            Sender::Target(streams) if !streams.borrow().has_asked(stream) => {
+                Err(malformed("a stream on which nothing was asked"))
+            }
+            Sender::Target(streams) => Ok(streams.borrow().has_answer(stream)),
         }
     }
 
     fn ends(&mut self, stream: u32, reset: bool) {
-        let Sender::Target(streams) = self else { return };
-        if reset {
-            streams.borrow_mut().reset(stream);
-        } else {
-            streams.borrow_mut().ended(stream);
+        match self {
+            Sender::Client { tunnels, .. } => tunnels.retain(|tunnel| *tunnel != stream),
+            Sender::Target(streams) if reset => streams.borrow_mut().reset(stream),
+            Sender::Target(streams) => streams.borrow_mut().ended(stream),
         }
     }
 }
@@ -224,3 +266,6 @@ pub(super) const PROMISE: u8 = 5;
 pub(super) const ACKNOWLEDGED: u8 = 0x1;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const PRIORITY: u8 = 0x20;
+pub(super) const END_HEADERS: u8 = 0x4;
+/// A frame that tells a priority and nothing else.
+const PRIORITIES: u8 = 2;

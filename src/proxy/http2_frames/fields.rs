@@ -5,12 +5,54 @@
 /// What a field is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Usual = 0,
-    Path = 1,
+    Usual,
+    Path,
     /// A status that is final, where it is known.
-    Status = 2,
-    Interim = 3,
-    OtherPseudo = 4,
+    Status,
+    Interim,
+    Method,
+    Scheme,
+    Authority,
+    Protocol,
+    OtherPseudo,
+    /// Of one hop in HTTP/1.1.
+    HopByHop,
+    /// TE with `trailers`, where that is known.
+    Te,
+    OddTe,
+    /// Without a name, or a scheme that is empty.
+    Odd,
+}
+
+impl Kind {
+    const ALL: [Kind; 13] = [
+        Kind::Usual,
+        Kind::Path,
+        Kind::Status,
+        Kind::Interim,
+        Kind::Method,
+        Kind::Scheme,
+        Kind::Authority,
+        Kind::Protocol,
+        Kind::OtherPseudo,
+        Kind::HopByHop,
+        Kind::Te,
+        Kind::OddTe,
+        Kind::Odd,
+    ];
+
+    pub(super) fn is_pseudo(self) -> bool {
+        (Kind::Path as u8..=Kind::OtherPseudo as u8).contains(&(self as u8))
+    }
+
+    /// What its name alone makes it.
+    pub(super) fn by_name(self) -> Kind {
+        match self {
+            Kind::Interim => Kind::Status,
+            Kind::OddTe => Kind::Te,
+            other => other,
+        }
+    }
 }
 
 /// How far the blocks of a connection were read.
@@ -57,7 +99,7 @@ struct Field {
     huffman: bool,
     /// Bytes of the text so far, and the first of them.
     bytes: usize,
-    first: [u8; 7],
+    first: [u8; 17],
     /// Of a symbol of that code: the bits so far, and how many.
     code: u32,
     bits: usize,
@@ -66,7 +108,7 @@ struct Field {
 /// The kinds of the connection's own fields, a bit of each in each number, the newest lowest. Some
 /// have left the table: who asks for one of those is refused by h2.
 #[derive(Debug, Default)]
-struct Table([u128; 3]);
+struct Table([u128; 4]);
 
 impl Fields {
     /// Another block.
@@ -135,10 +177,7 @@ impl Fields {
             }
             Of::Named => {
                 self.reading = Reading::Text;
-                let named = (number > 0).then(|| self.table.kind(number));
-                // What its value is comes next.
-                let anew = |kind| if kind == Kind::Interim { Kind::Status } else { kind };
-                self.field.kind = named.map(anew);
+                self.field.kind = (number > 0).then(|| self.table.kind(number).by_name());
             }
             Of::Length if number == 0 => return self.ended(),
             Of::Length => self.reading = Reading::Bytes(number),
@@ -148,15 +187,13 @@ impl Fields {
 
     /// A text is at its end: the name, or the value, and with it the field.
     fn ended(&mut self) -> Option<Kind> {
-        let Some(mut kind) = self.field.kind else {
+        let Some(kind) = self.field.kind else {
             let (kind, enters) = (Some(self.field.by_name()), self.field.enters);
             self.field = Field { kind, enters, ..Field::default() };
             self.reading = Reading::Text;
             return None;
         };
-        if kind == Kind::Status && self.field.begins_with_one() {
-            kind = Kind::Interim;
-        }
+        let kind = self.field.with_value(kind);
         if self.field.enters {
             self.table.enter(kind);
         }
@@ -169,7 +206,7 @@ impl Field {
     /// Some of its name, or of its value.
     fn take_in(&mut self, text: &mut [u8]) {
         match self.kind {
-            None | Some(Kind::Status) => {
+            None | Some(Kind::Status | Kind::Te | Kind::Scheme) => {
                 let room = self.first.iter_mut().skip(self.bytes);
                 room.zip(&*text).for_each(|(place, byte)| *place = *byte);
                 self.bytes += text.len();
@@ -178,7 +215,7 @@ impl Field {
             Some(Kind::Path) => {
                 text.iter_mut().filter(|byte| **byte == b'#').for_each(|byte| *byte = b'>');
             }
-            Some(Kind::Interim | Kind::OtherPseudo | Kind::Usual) => {}
+            Some(_) => {}
         }
     }
 
@@ -198,24 +235,34 @@ impl Field {
 
     /// What its name makes it, once that is read.
     fn by_name(&self) -> Kind {
-        let text = self.first.get(..self.bytes).unwrap_or_default();
+        if self.bytes == 0 {
+            return Kind::Odd;
+        }
+        let coded = |(_, plain, huffman): &&Named| if self.huffman { *huffman } else { *plain };
+        if let Some((kind, ..)) = NAMES.iter().find(|named| self.says(coded(named))) {
+            return *kind;
+        }
         let [first, ..] = self.first;
-        let (path, status, colon) = match self.huffman {
-            true => (PATH_IN_HUFFMAN, STATUS_IN_HUFFMAN, first >> 1 == 0b101_1100),
-            false => (b":path".as_slice(), b":status".as_slice(), first == b':'),
-        };
-        match text {
-            text if text == path => Kind::Path,
-            text if text == status => Kind::Status,
-            _ if colon => Kind::OtherPseudo,
-            _ => Kind::Usual,
+        let colon = if self.huffman { first >> 1 == 0b101_1100 } else { first == b':' };
+        if colon { Kind::OtherPseudo } else { Kind::Usual }
+    }
+
+    /// What its value makes it.
+    fn with_value(&self, kind: Kind) -> Kind {
+        let [first, ..] = self.first;
+        let is_one = if self.huffman { first >> 3 == 0b0_0001 } else { first == b'1' };
+        let trailers = if self.huffman { TRAILERS.1 } else { TRAILERS.0 };
+        match kind {
+            Kind::Status if is_one => Kind::Interim,
+            Kind::Te if !self.says(trailers) => Kind::OddTe,
+            Kind::Scheme if self.bytes == 0 => Kind::Odd,
+            kind => kind,
         }
     }
 
-    /// Whether its value does: that of an interim status.
-    fn begins_with_one(&self) -> bool {
-        let [first, ..] = self.first;
-        if self.huffman { first >> 3 == 0b0_0001 } else { first == b'1' }
+    /// Whether the text is this.
+    fn says(&self, text: &[u8]) -> bool {
+        self.first.get(..self.bytes) == Some(text)
     }
 }
 
@@ -223,20 +270,17 @@ impl Table {
     /// Of the field at a place, those that every connection knows first (RFC 7541, section 2.3.3).
     fn kind(&self, place: u64) -> Kind {
         match place {
+            1 => return Kind::Authority,
+            2 | 3 => return Kind::Method,
             4 | 5 => return Kind::Path,
+            6 | 7 => return Kind::Scheme,
             8..=14 => return Kind::Status,
-            1..=7 => return Kind::OtherPseudo,
+            57 => return Kind::HopByHop,
             OWN..LAST => {}
             _ => return Kind::Usual,
         }
-        let bit = |plane: usize| (self.0[plane] >> (place - OWN) & 1) << plane;
-        match bit(0) | bit(1) | bit(2) {
-            1 => Kind::Path,
-            2 => Kind::Status,
-            3 => Kind::Interim,
-            4 => Kind::OtherPseudo,
-            _ => Kind::Usual,
-        }
+        let bit = |(plane, kinds): (usize, &u128)| ((kinds >> (place - OWN) & 1) as usize) << plane;
+        Kind::ALL[self.0.iter().enumerate().map(bit).sum::<usize>().min(Kind::ALL.len() - 1)]
     }
 
     fn enter(&mut self, kind: Kind) {
@@ -250,8 +294,24 @@ impl Table {
 /// most, of 32 bytes each in the 4,096 that h2 gives them.
 const OWN: u64 = 62;
 const LAST: u64 = OWN + 128;
-const PATH_IN_HUFFMAN: &[u8] = &[0xb9, 0x58, 0xd3, 0x3f];
-const STATUS_IN_HUFFMAN: &[u8] = &[0xb8, 0x84, 0x8d, 0x36, 0xa3];
+/// A name as it is, and in the Huffman code.
+type Named = (Kind, &'static [u8], &'static [u8]);
+const NAMES: [Named; 12] = [
+    (Kind::Path, b":path", b"\xb9\x58\xd3\x3f"),
+    (Kind::Status, b":status", b"\xb8\x84\x8d\x36\xa3"),
+    (Kind::Method, b":method", b"\xb9\x49\x53\x39\xe4"),
+    (Kind::Scheme, b":scheme", b"\xb8\x82\x4e\x5a\x4b"),
+    (Kind::Authority, b":authority", b"\xb8\x3b\x53\x39\xec\x32\x7d\x7f"),
+    (Kind::Protocol, b":protocol", b"\xb9\x5d\x87\x49\xc8\x7a\x3f"),
+    (Kind::Te, b"te", b"\x49\x7f"),
+    (Kind::HopByHop, b"upgrade", b"\xb6\xb9\xac\x1c\x85"),
+    (Kind::HopByHop, b"connection", b"\x21\xea\xa8\xa4\x49\x8f\x57"),
+    (Kind::HopByHop, b"keep-alive", b"\xea\x52\xd6\xb0\xe8\x37\x72\xff"),
+    (Kind::HopByHop, b"proxy-connection", b"\xae\xc3\xf9\xf4\xb1\x0f\x55\x45\x22\x4c\x7a\xbf"),
+    (Kind::HopByHop, b"transfer-encoding", b"\x4d\x83\xa9\x12\x96\xc5\x8b\x51\x0f\x21\xaa\x9b"),
+];
+/// What TE may say, in the same way.
+const TRAILERS: (&[u8], &[u8]) = (b"trailers", b"\x4d\x83\x35\x05\xb1\x1f");
 /// `#` in the Huffman code (RFC 7541, appendix B).
 const HASH: (usize, u32) = (12, 0xffa);
 /// By the number of bits: what is below is a symbol, what is not has more bits. So it is in a code

@@ -56,6 +56,11 @@ impl Streams {
         self.turn(stream, |open| (open.sent, open.ended) = (true, Some(Instant::now())));
     }
 
+    /// Whether a request went out there.
+    pub(in crate::proxy) fn has_asked(&self, stream: u32) -> bool {
+        stream <= self.newest && !stream.is_multiple_of(2)
+    }
+
     /// Whether a final head came before.
     pub(in crate::proxy) fn has_answer(&self, stream: u32) -> bool {
         self.at(stream).is_some_and(|at| self.open[at].answered)

@@ -9,13 +9,11 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::coming::{ACKNOWLEDGED, Coming, PADDED, PRIORITY, PROMISE, PUSHES};
+use super::coming::{ACKNOWLEDGED, Coming, END_HEADERS, PADDED, PRIORITY, PROMISE, PUSHES};
 use super::going::Going;
 use super::streams::Streams;
 use super::*;
 use crate::telemetry::chance::seeded;
-
-const END_HEADERS: u8 = 4;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -323,6 +321,63 @@ fn what_makes_h2_lose_track_of_the_table_is_the_end() {
     let promise = [frame(PROMISE, END_HEADERS, 1, &[0, 0, 0, 2, 0x82])];
     assert_eq!(seen_of_target(&promise), refused("a promise"));
     assert_eq!(seen(&promise).map(|_| ()), refused("a promise"));
+}
+
+#[test]
+fn what_h2_forgets_of_a_block_in_pieces_is_refused() {
+    let in_two = |stream, block: &[u8]| {
+        vec![frame(HEADERS, 0, stream, block), frame(CONTINUATION, END_HEADERS, stream, &[0x90])]
+    };
+    let get = [0x82, 0x86, 0x84];
+    for block in [
+        field(0x00, b"connection", b"close"),
+        field(0x00, b"keep-alive", b"5"),
+        field(0x00, b"proxy-connection", b"x"),
+        [&[0x0f, 57 - 15][..], &field(0x00, b"", b"chunked")[1..]].concat(),
+        field(0x40, b"transfer-encoding", b"chunked"),
+        field(0x00, b"upgrade", b"x"),
+        field(0x00, b"te", b"gzip"),
+        [&field(0x40, b"te", b"trailers")[..], &field(0x7e, b"", b"trailer")].concat(),
+        vec![0x82],
+        vec![0x85],
+        vec![0x86],
+        [&field(0x01, b"", b"a")[..], &field(0x01, b"", b"b")].concat(),
+        [&field(0x00, b"x", b"1")[..], &field(0x01, b"", b"b")].concat(),
+        vec![0x00, 0x87, 0x21, 0xea, 0xa8, 0xa4, 0x49, 0x8f, 0x57, 0x00],
+    ] {
+        let whole = [&get[..], &block].concat();
+        assert!(seen(&in_two(1, &whole)).is_err(), "{block:x?}");
+        assert!(seen(&[headers(1, &whole)]).is_ok(), "h2 sees to it: {block:x?}");
+    }
+    let fine =
+        [&get[..], &field(0x01, b"", b"a"), &field(0x00, b"te", b"trailers"), &[0x00, 1, b'x', 0]];
+    assert!(seen(&in_two(1, &fine.concat())).is_ok());
+    assert!(seen(&[in_two(1, &get), in_two(3, &get)].concat()).is_ok());
+    let twice = [&[0x88][..], &field(0x08, b"", b"204")].concat();
+    assert!(seen_of_target(&in_two(1, &twice)).is_err());
+    assert!(seen_of_target(&[in_two(1, &[0x88]), in_two(3, &[0x88])].concat()).is_ok());
+}
+
+#[test]
+fn fields_without_a_name_are_refused_and_so_are_blocks_where_there_can_be_none() {
+    for block in [vec![0x00, 0x00, 0x01, b'a'], vec![0x40, 0x00, 0x00], vec![0x06, 0x00]] {
+        assert!(seen(&[headers(1, &block)]).is_err(), "{block:x?}");
+        assert!(seen_of_target(&[headers(1, &block)]).is_err(), "{block:x?}");
+    }
+    assert!(seen(&[headers(2, &[0x82])]).is_err());
+    assert!(seen_of_target(&[headers(2, &[0x88])]).is_err());
+    assert!(seen_of_target(&[headers(9, &[0x88])]).is_err());
+    let alone = |stream: u32| frame(2, 0, stream, &[&3_u32.to_be_bytes()[..], &[1]].concat());
+    assert!(seen(&[alone(3)]).is_err());
+    assert!(seen(&[alone(5), alone(1)]).is_ok());
+    // A tunnel, and what comes behind its head.
+    let tunnel = [&[0x82, 0x86, 0x84][..], &field(0x00, b":protocol", b"websocket")].concat();
+    let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &field(0x00, b"x", b"1"));
+    let over = frame(DATA, END_STREAM, 1, b"");
+    assert!(seen(&[headers(1, &tunnel), frame(DATA, 0, 1, b"x"), over.clone()]).is_ok());
+    assert!(seen(&[headers(1, &tunnel), trailers.clone()]).is_err());
+    assert!(seen(&[headers(1, &[0x82, 0x86, 0x84]), trailers]).is_ok());
+    assert!(seen(&[headers(1, &tunnel), over, headers(3, &tunnel)]).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
