@@ -12,7 +12,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, MAX_FORWARDS, TRAILER};
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response};
 use http_body::Body;
 use rand::RngExt;
 use tokio::time::{Instant, timeout_at};
@@ -124,7 +124,7 @@ impl Trying {
                     }
                     let unharmed = back.is_some() || repeatable || (unseen && bodiless);
                     // An answer that came says nothing against the connection.
-                    let stale = lease.reused && !matches!(broken, Broken::Blanks);
+                    let stale = lease.reused && !matches!(broken, Broken::Message);
                     let again = stale && !fresh && unharmed;
                     if !again {
                         return Err(Missed { failure, body: back, unseen });
@@ -196,9 +196,7 @@ impl Trying {
     pub(super) fn write_head(&self, asking: &Asking, out: &mut Vec<u8>) {
         let parts = &asking.parts;
         request::line(&parts.method, &asking.onward.uri, out);
-        let edited = Filters::of(&self.route).request.is_some()
-            || parts.method == Method::OPTIONS
-            || asking.noted.cookie && headers::has_crumbs(&parts.headers);
+        let edited = Filters::of(&self.route).request.is_some() || parts.method == Method::OPTIONS;
         if edited {
             request::fields(&self.fields(asking), out);
         } else {
@@ -232,9 +230,6 @@ impl Trying {
     pub(super) fn fields(&self, asking: &Asking) -> HeaderMap {
         let mut out = HeaderMap::with_capacity(asking.parts.headers.len() + 8);
         self.for_target(asking, &mut out);
-        if asking.parts.version == Version::HTTP_2 {
-            headers::join_cookies(&mut out);
-        }
         if asking.parts.method == Method::OPTIONS
             && let Some(left) = max_forwards(&asking.parts.headers)
         {

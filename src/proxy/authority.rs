@@ -5,7 +5,10 @@
 use std::borrow::Cow;
 
 use http::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Uri, Version};
+use http::{Method, Uri, Version, request};
+
+use super::headers;
+use super::noted::Noted;
 
 /// Why a request is refused before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub(crate) enum BadRequest {
     BadTarget,
     /// Dot segments, a fragment or control characters in the path.
     BadPath,
+    /// Blanks around a value, over HTTP/2.
+    Blanks,
+    /// A length that is not one number.
+    BadLength,
     /// A transfer coding other than one `chunked`.
     BadTransferCoding,
 }
@@ -33,6 +40,8 @@ impl BadRequest {
             BadRequest::BadHost => "the Host is not a valid authority",
             BadRequest::BadTarget => "the request target is not acceptable",
             BadRequest::BadPath => "the path has dot segments, a fragment or control characters",
+            BadRequest::Blanks => "there are blanks around the value of a field",
+            BadRequest::BadLength => "the length is not one number",
             BadRequest::BadTransferCoding => "the only transfer coding accepted is chunked",
         }
     }
@@ -98,6 +107,21 @@ pub(crate) fn authority<'r>(
         }
         None => Err(BadRequest::NoHost),
     }
+}
+
+/// What h2 takes and no request over HTTP/2 may say (RFC 9113): blanks around a value (section
+/// 8.2.1), a path that begins with its query (8.3.1), a length that is no number (8.1.1).
+pub(crate) fn http2(parts: &request::Parts, noted: Noted) -> Result<(), BadRequest> {
+    if headers::have_blanks_around(&parts.headers) {
+        return Err(BadRequest::Blanks);
+    }
+    if parts.uri.path_and_query().is_some_and(|path| path.as_str().starts_with('?')) {
+        return Err(BadRequest::BadTarget);
+    }
+    if noted.content_length && headers::content_length(&parts.headers).is_none() {
+        return Err(BadRequest::BadLength);
+    }
+    Ok(())
 }
 
 /// Parses `name[:port]`; no user information, nothing odd.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
+use http::header::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -95,9 +96,11 @@ pub(crate) struct Patience {
     pub(crate) until: Option<Instant>,
 }
 
-/// Sees to it that a body moves, and ends, in time.
+/// Sees to it that a body moves, and ends, in time, and that nothing is behind it that must not.
 struct Watch {
     patience: Patience,
+    /// Trailers that go no further.
+    named: Vec<HeaderName>,
     /// Since when the next frame is waited for; none while nobody waits.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -149,16 +152,17 @@ impl ProxyBody {
 }
 
 impl ResponseBody {
-    /// A body that comes from a target over `lease`'s connection.
+    /// A body that comes from a target over `lease`'s connection; trailers of these names stay.
     pub(super) fn new(
         patience: Patience,
+        named: Vec<HeaderName>,
         mut lease: Lease,
         open: OpenBody,
         mut underway: Underway,
     ) -> ResponseBody {
         // A client may take in nothing of the answer before all that it sends is gone.
         lease.let_go();
-        let (watch, broken) = (Watch::new(patience), None);
+        let (watch, broken) = (Watch::new(patience, named), None);
         underway.client.activity.ends_by(watch.patience.until);
         underway.complete(false);
         let mut whole = ResponseBody { watch, broken, lease, counted: Some((open, underway)) };
@@ -272,10 +276,11 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// A body to be sent on, as the rule's terms allow, received in this version of HTTP; `until`
-    /// is when all has to be over. Fails at once where the client says that it will be too large.
+    /// A body to be sent on, as the rule's terms allow, received in this version of HTTP; trailers
+    /// of these names stay, and `until` is when all has to be over. Fails at once where the client
+    /// says that it will be too large.
     pub(crate) fn new(
-        (body, version): (Incoming, Version),
+        (body, version, named): (Incoming, Version, Vec<HeaderName>),
         terms: &Terms,
         until: Option<Instant>,
         progress: Rc<Progress>,
@@ -290,7 +295,7 @@ impl RequestBody {
         let source = if empty {
             Source::Nowhere
         } else {
-            let (http2, watch) = (version == Version::HTTP_2, Watch::new(patience));
+            let (http2, watch) = (version == Version::HTTP_2, Watch::new(patience, named));
             Source::Client(Box::new(Received { incoming: body, http2, watch }))
         };
         Ok(RequestBody { source, room, progress })
@@ -314,8 +319,8 @@ impl RequestBody {
 }
 
 impl Watch {
-    fn new(patience: Patience) -> Watch {
-        Watch { patience, since: None, timer: None }
+    fn new(patience: Patience, named: Vec<HeaderName>) -> Watch {
+        Watch { patience, named, since: None, timer: None }
     }
 
     /// What comes of a body that was polled.
@@ -330,6 +335,7 @@ impl Watch {
                     return Poll::Ready(Some(Err(BodyError::Late)));
                 }
                 self.since = None;
+                let passable = |frame| passable(frame, &self.named);
                 Poll::Ready(frame.map(|frame| frame.map(passable).map_err(BodyError::Broken)))
             }
             Poll::Pending => {
@@ -352,9 +358,9 @@ impl Watch {
 }
 
 /// A frame as it may go on: trailers without what only a head may say.
-fn passable(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+fn passable(mut frame: Frame<Bytes>, named: &[HeaderName]) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
-        headers::for_trailers(trailers);
+        headers::for_trailers(trailers, named);
     }
     frame
 }
@@ -374,7 +380,7 @@ pub(super) fn poll_stream(
     match ready!(Pin::new(&mut *body).poll_frame(cx)) {
         None if !body.is_end_stream() => Poll::Ready(Some(Err(Broken::Reset))),
         Some(Ok(frame)) if frame.trailers_ref().is_some_and(headers::have_blanks_around) => {
-            Poll::Ready(Some(Err(Broken::Blanks)))
+            Poll::Ready(Some(Err(Broken::Message)))
         }
         frame => Poll::Ready(frame.map(|frame| frame.map_err(Broken::Hyper))),
     }

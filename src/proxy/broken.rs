@@ -13,9 +13,9 @@ pub(super) enum Broken {
     Reset,
     /// What the target said is no HTTP/1.1.
     Malformed,
-    /// There are blanks around a value, over HTTP/2: one message is malformed (RFC 9113, section
-    /// 8.1.1), the connection is as good as before.
-    Blanks,
+    /// A message over HTTP/2 is malformed (RFC 9113, section 8.1.1), the connection is as good as
+    /// before.
+    Message,
     /// hyper says why: over HTTP/2 to a target, or with a client.
     Hyper(hyper::Error),
 }
@@ -31,7 +31,7 @@ impl Broken {
     pub(super) fn is_malformed(&self) -> bool {
         match self {
             Broken::Hyper(error) => error.is_parse() || http2_target::is_malformed(error),
-            _ => matches!(self, Broken::Malformed | Broken::Blanks),
+            _ => matches!(self, Broken::Malformed | Broken::Message),
         }
     }
 
@@ -44,7 +44,7 @@ impl Broken {
     pub(super) fn ends_connection(&self) -> bool {
         match self {
             Broken::Hyper(error) => http2_target::ends_connection(error),
-            Broken::Reset | Broken::Blanks => false,
+            Broken::Reset | Broken::Message => false,
             _ => true,
         }
     }
@@ -57,7 +57,7 @@ impl std::fmt::Display for Broken {
             Broken::Ended => f.write_str("the connection ended"),
             Broken::Reset => f.write_str("the stream was reset"),
             Broken::Malformed => f.write_str("what came is no HTTP/1.1"),
-            Broken::Blanks => f.write_str("there are blanks around a value"),
+            Broken::Message => f.write_str("the message is malformed"),
             Broken::Hyper(error) => error.fmt(f),
         }
     }

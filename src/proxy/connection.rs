@@ -51,7 +51,8 @@ pub(super) async fn serve(
 ) {
     let _counted = Counted::begin(&worker.metrics, |metrics| &metrics.connections);
     let mut address = peer.ip();
-    if worker.announcers.iter().any(|network| network.contains(address)) {
+    let announced = worker.announcers.iter().any(|network| network.contains(address));
+    if announced {
         let said = Box::pin(announced::read(&mut stream));
         match timeout(worker.bounds.handshake, said).await {
             Ok(Ok(said)) => address = said.unwrap_or(address),
@@ -65,7 +66,7 @@ pub(super) async fn serve(
             Box::pin(secure(stream, address, &certificates, worker, phase)).await;
         }
         None => {
-            let client = Rc::new(Client::new(address, None));
+            let client = Rc::new(Client::new(address, None, announced));
             converse(stream, Asks { worker, client }, phase).await;
         }
     }
@@ -82,7 +83,7 @@ async fn secure(
     let agreed = timeout(worker.bounds.handshake, agree(stream, certificates)).await;
     let Ok(Ok((stream, identity))) = agreed else { return };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let client = Rc::new(Client::new(address, Some(identity)));
+    let client = Rc::new(Client::new(address, Some(identity), false));
     let asking = Asks { worker, client };
     if speaks_http2 {
         let leaving = pin!(Farewell::new(phase));
@@ -196,7 +197,9 @@ where
     // How a client's connection ends is the client's business; one that broke is never asked for
     // more, lest it finish a body that is not whole.
     if let Err(error) = ended {
-        let speaks_http2 = error.is_parse_version_h2() && !client.has_asked() && !left;
+        // Behind TLS it is agreed on by ALPN, or not at all (RFC 9113, section 3.3).
+        let may = !client.is_secured() && !client.has_asked() && !left;
+        let speaks_http2 = may && error.is_parse_version_h2();
         let mut stream = taken_back(serving.into_parts());
         if speaks_http2 {
             return After::Http2(stream);

@@ -17,7 +17,7 @@ use super::pool::Endpoint;
 use super::racing;
 use super::reply::Failure;
 use super::resolve::Resolver;
-use super::target_tls::TargetTls;
+use super::target_tls::{Farewell, TargetTls};
 use crate::model::rule::{Scheme, TargetAddress};
 
 /// One-way distance to a target, for demonstrations.
@@ -97,7 +97,7 @@ impl Dialer {
                 // The state of TLS is large, and plain targets shall not pay for it.
                 let agreed = self.tls.connect(stream, endpoint.name(), http1_only);
                 let (stream, http2) = Box::pin(agreed).await?;
-                let stream: Box<dyn Stream> = Box::new(stream);
+                let stream: Box<dyn Stream> = Box::new(Farewell::new(stream));
                 if http2 {
                     speak_http2(stream).await
                 } else {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, MAX_FORWARDS};
-use http::{Method, Request, Response, StatusCode, Version, request};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request, uri};
 use hyper::body::{Body, Incoming};
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -79,6 +79,8 @@ pub(crate) struct Client {
     text: HeaderValue,
     /// What it was shown of us; none in clear text.
     identity: Option<Identity>,
+    /// Whether a trusted balancer has said who it is.
+    announced: bool,
     pub(super) asked: Cell<bool>,
     pub(super) activity: Rc<Activity>,
     /// Waits for one answer after the other.
@@ -112,7 +114,7 @@ pub(super) enum Decided {
 }
 
 impl Client {
-    pub(crate) fn new(address: IpAddr, identity: Option<Identity>) -> Client {
+    pub(crate) fn new(address: IpAddr, identity: Option<Identity>, announced: bool) -> Client {
         let text = HeaderValue::try_from(address.to_canonical().to_string());
         // An address is always visible ASCII.
         let text = text.unwrap_or(HeaderValue::from_static("unknown"));
@@ -120,6 +122,7 @@ impl Client {
         Client {
             text,
             identity,
+            announced,
             asked: Cell::new(false),
             activity,
             alarm: Drawer::default(),
@@ -140,6 +143,12 @@ impl Client {
     /// Whether its requests for this host belong on this connection.
     fn may_ask(&self, host: &str) -> bool {
         self.identity.as_ref().is_none_or(|identity| host.is_empty() || identity.serves(host))
+    }
+
+    /// Whether its requests by this scheme do: what is secured is not asked for in clear text, but
+    /// by a gateway that is trusted (RFC 9110, section 7.4).
+    fn may_ask_by(&self, uri: &Uri) -> bool {
+        self.is_secured() || self.announced || uri.scheme() != Some(&uri::Scheme::HTTPS)
     }
 
     /// Whether there was a request already.
@@ -169,7 +178,7 @@ impl Worker {
         let mut underway = Underway::begin(self.clone(), client.clone(), bodiless);
         let (begun, activity) = (underway.begun, client.activity.clone());
         let (method, version) = (parts.method.clone(), parts.version);
-        let noted = Noted::of(&parts.headers);
+        let noted = Noted::of_request(&mut parts);
         let accept = if noted.accept { parts.headers.get(ACCEPT).cloned() } else { None };
         let tunnel = Wanted::by(&mut parts, noted, &body);
         // A refusal in gRPC's way would be the success that opens a tunnel.
@@ -284,15 +293,15 @@ impl Worker {
             return Err(Failure::MethodRefused);
         }
         let bad = |why: authority::BadRequest| Failure::BadRequest(why.as_str());
-        if parts.version == Version::HTTP_2 && headers::have_blanks_around(&parts.headers) {
-            return Err(Failure::BadRequest("blanks around the value of a field"));
+        if parts.version == Version::HTTP_2 {
+            authority::http2(parts, noted).map_err(bad)?;
         }
         if noted.transfer_encoding {
             authority::transfer_coding(&parts.headers).map_err(bad)?;
         }
         let authority =
             authority::authority(&parts.uri, &parts.headers, parts.version).map_err(bad)?;
-        if !client.may_ask(&authority.host) {
+        if !client.may_ask(&authority.host) || !client.may_ask_by(&parts.uri) {
             return Err(Failure::Misdirected);
         }
         let path = authority::path(&parts.uri, &parts.method).map_err(bad)?;
@@ -364,7 +373,8 @@ impl Worker {
         if !bodiless {
             asking.client.activity.reads(progress.clone());
         }
-        let body = (body, asking.parts.version);
+        let named = headers::named_by_connection(&asking.parts.headers, asking.noted);
+        let body = (body, asking.parts.version, named);
         let body = RequestBody::new(body, &route.payload.terms, asking.until, progress.clone())?;
         if let Err(full) = underway.enter(route) {
             return Err(self.spared(body, asking, full).await);
@@ -526,12 +536,13 @@ fn answer(
     }
     // The hop to the client is this proxy's own (RFC 9112, section 2.3).
     parts.version = Version::HTTP_11;
+    let named = headers::named_by_connection(&parts.headers, noted);
     headers::for_client(&mut parts.headers, noted, framing);
     Filters::of(route).respond(&mut parts.headers);
     let open = OpenBody::begin(trying.target());
     let patience = Patience { idle: route.payload.terms.timeouts.idle, until: asking.until };
     exchange.answered(parts.status, &mut underway);
-    let body = ResponseBody::new(patience, lease, open, underway);
+    let body = ResponseBody::new(patience, named, lease, open, underway);
     Ok(Response::from_parts(parts, ProxyBody::Streamed(Box::new(body))))
 }
 
@@ -569,9 +580,14 @@ fn hash_key(balance: &Balance, headers: &HeaderMap, client: &Client) -> Option<u
     }
 }
 
-/// How many more proxies may pass on a request (RFC 9110, section 7.6.2).
+/// How many more proxies may pass on a request, or the most that is told apart (RFC 9110, section
+/// 7.6.2).
 pub(super) fn max_forwards(headers: &HeaderMap) -> Option<u32> {
-    headers.get(MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
+    let said = headers.get(MAX_FORWARDS)?.as_bytes().trim_ascii();
+    let is_number = !said.is_empty() && said.iter().all(u8::is_ascii_digit);
+    let more =
+        |number: u32, digit: &u8| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+    is_number.then(|| said.iter().fold(0, more))
 }
 
 /// Candidates laid out on the stack.

@@ -110,7 +110,7 @@ impl Bench {
     /// A request that goes on is never answered, so it is the last one that is read.
     fn pass_on(&self, bytes: &[u8]) -> Rc<Onward> {
         let _inside = self.runtime.enter();
-        let peer = Rc::new(Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None));
+        let peer = Rc::new(Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None, false));
         let onward = Rc::new(Onward::default());
         let received = Received::new(bytes);
         let ends = received.ends.clone();
@@ -149,7 +149,7 @@ impl Bench {
         };
         let begun = Instant::now();
         let progress = Progress::new(self.worker.clock, begun);
-        let body = (body, parts.version);
+        let body = (body, parts.version, Vec::new());
         let Ok(body) = RequestBody::new(body, &route.payload.terms, None, progress) else {
             return Ok(Response::new(ProxyBody::empty()));
         };
@@ -198,7 +198,7 @@ impl Bench {
         for own in ["via", "cdn-loop", "max-forwards"] {
             parts.headers.remove(own);
         }
-        let client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None);
+        let client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None, false);
         match self.worker.decide(&client, &parts, Noted::of(&parts.headers)) {
             Ok(Decided::Onward(again, _)) => assert_eq!(again.id, route.id),
             Ok(Decided::Answered(..)) => panic!("a target would answer by itself"),

@@ -32,6 +32,7 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
+            | "close"
             | "keep-alive"
             | "proxy-connection"
             | "proxy-authenticate"
@@ -84,7 +85,7 @@ fn is_for_heads(name: &HeaderName) -> bool {
 }
 
 /// Takes out all fields of a kind; mostly there are none.
-fn take_out(headers: &mut HeaderMap, kind: fn(&HeaderName) -> bool) {
+fn take_out(headers: &mut HeaderMap, kind: impl Fn(&HeaderName) -> bool) {
     while let Some(name) = headers.keys().find(|name| kind(name)).cloned() {
         headers.remove(name);
     }
@@ -194,14 +195,9 @@ pub(crate) fn for_target(received: &HeaderMap, noted: Noted, hop: &Hop<'_>, out:
     }
 }
 
-/// Whether a cookie came in pieces (RFC 9113, section 8.2.3).
-pub(crate) fn has_crumbs(headers: &HeaderMap) -> bool {
-    headers.get_all(COOKIE).iter().nth(1).is_some()
-}
-
-/// Puts a cookie that came in pieces together again.
+/// Puts a cookie that came in pieces together again (RFC 9113, section 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
-    if !has_crumbs(headers) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -229,9 +225,19 @@ pub(crate) fn have_blanks_around(fields: &HeaderMap) -> bool {
     values.any(|value| is_blank(value.first()) || is_blank(value.last()))
 }
 
-/// Takes out of trailers what only a head may say (RFC 9110, section 6.5.1).
-pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
-    take_out(trailers, |name| is_hop_by_hop(name) || is_for_heads(name));
+/// Takes out of trailers what only a head may say (RFC 9110, section 6.5.1), and what is `named` as
+/// being of one hop.
+pub(crate) fn for_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
+    take_out(trailers, |name| is_hop_by_hop(name) || is_for_heads(name) || named.contains(name));
+}
+
+/// The fields, of the head and behind the body, that Connection says are of one hop (RFC 9110,
+/// section 7.6.1); mostly none.
+pub(crate) fn named_by_connection(headers: &HeaderMap, noted: Noted) -> Vec<HeaderName> {
+    if !noted.connection || !names_fields(headers) {
+        return Vec::new();
+    }
+    members(headers, &CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// The names of the trailers that a message says are behind its body, without those that never go
@@ -239,7 +245,7 @@ pub(crate) fn for_trailers(trailers: &mut HeaderMap) {
 pub(crate) fn names_of_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
     members(headers, &TRAILER)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .filter(|name| !is_hop_by_hop(name) && !is_for_heads(name))
+        .filter(|name| !is_hop_by_hop(name) && !is_for_heads(name) && !listed(headers, name))
         .collect()
 }
 
@@ -447,7 +453,7 @@ mod tests {
             ("cdn-loop", "a"),
             ("x-checksum", "7"),
         ]);
-        for_trailers(&mut trailers);
+        for_trailers(&mut trailers, &[]);
         assert_eq!(trailers, map(&[("x-checksum", "7")]));
         let announced = map(&[("trailer", "X-Forwarded-For, X-Checksum, Via")]);
         assert_eq!(names_of_trailers(&announced), ["x-checksum"]);

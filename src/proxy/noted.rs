@@ -4,6 +4,7 @@
 use http::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderMap, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use http::{Version, request};
 
 use super::headers::{self, CDN_LOOP, REQUEST_ID};
 
@@ -24,6 +25,15 @@ pub(crate) struct Noted {
 }
 
 impl Noted {
+    /// What a request has, and puts together a cookie that came in pieces.
+    pub(crate) fn of_request(parts: &mut request::Parts) -> Noted {
+        let noted = Noted::of(&parts.headers);
+        if noted.cookie && parts.version == Version::HTTP_2 {
+            headers::join_cookies(&mut parts.headers);
+        }
+        noted
+    }
+
     /// What these have.
     pub(crate) fn of(fields: &HeaderMap) -> Noted {
         let mut noted = Noted::default();

@@ -3,14 +3,17 @@
 //! A target is verified, always: against the roots of the web, or against the authorities that the
 //! node was given in their place. There is no switch to turn that off.
 
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -94,6 +97,64 @@ impl TargetTls {
         })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, http2))
+    }
+}
+
+/// A connection that says its end before it is closed, as far as it can at once (RFC 9112, section
+/// 9.8); what is dropped while it says more does not wait.
+pub(super) struct Farewell<T: AsyncRead + AsyncWrite + Unpin>(TlsStream<T>);
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Farewell<T> {
+    pub(super) fn new(stream: TlsStream<T>) -> Farewell<T> {
+        Farewell(stream)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Drop for Farewell<T> {
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        // It may have been said already, or not be heard any more.
+        let _ = Pin::new(&mut self.0).poll_shutdown(&mut cx);
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Farewell<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Farewell<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

@@ -51,7 +51,7 @@ fn is_faulty(sent: &str, body: &[u8], whole: bool) -> bool {
     ]);
     let Ok(Decided::Onward(route, _)) = BENCH.with(|bench| {
         bench.worker.decide(
-            &Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None),
+            &Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), None, false),
             &parts,
             Noted::of(&parts.headers),
         )

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::TE;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -179,8 +180,9 @@ impl Exchange {
         Poll::Ready(match answered {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                if headers::have_blanks_around(&parts.headers) {
-                    return Poll::Ready(Err(Broken::Blanks));
+                // TE is for requests (RFC 9113, section 8.2.2).
+                if headers::have_blanks_around(&parts.headers) || parts.headers.contains_key(TE) {
+                    return Poll::Ready(Err(Broken::Message));
                 }
                 self.body = Some(body);
                 let noted = Noted::of(&parts.headers);

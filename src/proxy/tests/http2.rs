@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, Response, Version};
 use super::bed::{
     Bed, Origin, PATIENCE, field, forward, ok, read_all, read_until, status, with_runtime as run,
 };
+use crate::model::rule::Alternative;
 
 /// Speaks HTTP/2 to the bed; the connection is driven beside the test.
 pub(super) async fn connect(bed: &Bed, builder: &h2::client::Builder) -> SendRequest<Bytes> {
@@ -48,7 +49,11 @@ pub(super) async fn whole(mut body: RecvStream) -> Result<(String, Option<Header
 #[test]
 fn a_client_may_speak_http2_and_the_target_sees_http1() {
     let origin = Origin::start(ok);
-    let bed = Bed::start(forward(&[origin.address]));
+    let mut rule = forward(&[origin.address]);
+    // A rule sees what the target sees.
+    let headers = vec![("cookie".to_string(), "a=1; b=2; c=3".to_string())];
+    rule.alternatives = vec![Alternative { headers, ..Alternative::default() }];
+    let bed = Bed::start(rule);
     run(async {
         let sender = connect(&bed, &h2::client::Builder::new()).await;
         let mut request = get("http://shop.example:81/x?y=z");

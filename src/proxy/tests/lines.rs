@@ -115,7 +115,7 @@ fn say(random: &mut Random, pen: &Rc<Pen>, time: &RawValue) -> String {
         (Version::HTTP_11, "HTTP/1.1"),
         (Version::HTTP_2, "HTTP/2"),
     ][random.0.random_range(0..3)];
-    let client = Client::new(address, None);
+    let client = Client::new(address, None, false);
     let attempts = random.0.random_range(0..12);
     let status = [0, 200, 503, 999][random.0.random_range(0..4)];
     let overhead = random.maybe(|random| random.0.random_range(0..9_999_999));

@@ -154,6 +154,19 @@ fn http2_is_agreed_on_and_spoken() {
 }
 
 #[test]
+fn http2_is_not_spoken_over_tls_that_agreed_on_something_else() {
+    let origin = Origin::start(ok);
+    let wardrobe = Wardrobe::new();
+    let bed = wardrobe.bed(&origin);
+    for alpn in [&[][..], &["http/1.1"]] {
+        let mut stream = connect(&bed, wardrobe.client(alpn), "shop.example");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        assert_eq!(read_all(&mut stream), "", "RFC 9113 3.3");
+    }
+    assert!(origin.is_left_alone());
+}
+
+#[test]
 fn the_name_that_is_asked_for_chooses_the_certificate() {
     let origin = Origin::start(ok);
     let wardrobe = Wardrobe::new();

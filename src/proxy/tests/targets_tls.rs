@@ -119,6 +119,31 @@ fn a_target_is_who_its_certificate_says_or_it_is_not_spoken_to() {
 }
 
 #[test]
+fn a_connection_to_a_target_ends_with_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "here.pem", &["localhost"], false);
+    let here = [directory.path().join("here.pem")];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Arc::new(serving(&here[0], None, &["http/1.1"]));
+    let origin = Origin { address: listener.local_addr().unwrap(), heads: channel().1 };
+    let (said, ended) = channel();
+    let target = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+        read_until(&mut stream, "\r\n\r\n").unwrap();
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        stream.write_all(answer.as_bytes()).unwrap();
+        // An end without a word is an error to rustls.
+        said.send(stream.read(&mut [0])).unwrap();
+    });
+    let bed = bed(origin.rule("localhost"), &here, None);
+    assert_eq!(status(&bed.get()), 200);
+    assert_eq!(ended.recv_timeout(PATIENCE).unwrap().unwrap(), 0, "RFC 9112 9.8");
+    target.join().unwrap();
+}
+
+#[test]
 fn a_target_that_asks_who_this_node_is_gets_an_answer() {
     let directory = tempfile::tempdir().unwrap();
     let at = |file: &str| directory.path().join(file);

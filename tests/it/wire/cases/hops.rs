@@ -73,6 +73,9 @@ fn named_by_connection() -> Vec<Case> {
             "Connection: x-hop\r\nX-Hop: 1\r\nX-End: 1\r\nX-Hop: 2\r\n",
         )
         .check(x_gone()),
+        named("connection-close-names-a-field", "Connection: close\r\nClose: 1\r\n").check(passed(
+            |request| demand(!request.fields.has("close"), || "close must stay on its hop".into()),
+        )),
         named("connection-itself-is-our-own", "Connection: x-strange\r\n").check(passed(
             |request| {
                 let strange = request.fields.list("connection").contains(&"x-strange".to_string());
@@ -208,6 +211,24 @@ fn rounds() -> Vec<Case> {
             .answers(1)
             .check(passed(|request| {
                 same("max-forwards", request.fields.one("max-forwards"), Some("4".into()))
+            })),
+        must("options-goes-on-with-less-than-it-can-count", "RFC 9110 7.6.2")
+            .send("OPTIONS /{id}/ HTTP/1.1\r\nHost: {id}.test\r\nMax-Forwards: 99999999999\r\n\r\n")
+            .answers(1)
+            .check(passed(|request| {
+                let said = request.fields.one("max-forwards").unwrap_or_default();
+                let less = said.parse::<u64>().is_ok_and(|said| said < 99_999_999_999);
+                demand(less, || format!("max-forwards is {said:?}"))
+            })),
+        must("connection-names-a-trailer", "RFC 9110 7.6.1")
+            .post(
+                "Connection: x-hop\r\nTrailer: x-hop, x-end\r\nTransfer-Encoding: chunked\r\n",
+                "2\r\nok\r\n0\r\nX-Hop: 1\r\nX-End: 1\r\n\r\n",
+            )
+            .answers(1)
+            .check(passed(|request| {
+                let said = request.fields.list("trailer").contains(&"x-hop".to_string());
+                demand(!said && !request.trailers.has("x-hop"), || "it must stay on its hop".into())
             })),
         must("trace-ends-here", "RFC 9110 7.6.2")
             .send("TRACE /{id}/ HTTP/1.1\r\nHost: {id}.test\r\nMax-Forwards: 0\r\n\r\n")

@@ -132,6 +132,7 @@ fn heads() -> Vec<Case> {
         ("h2-origin-keep-alive-field", "RFC 9113 8.2.2", ("keep-alive", "timeout=5")),
         ("h2-origin-transfer-encoding-field", "RFC 9113 8.2.2", ("transfer-encoding", "chunked")),
         ("h2-origin-upgrade-field", "RFC 9113 8.2.2", ("upgrade", "h2c")),
+        ("h2-origin-te-field", "RFC 9113 8.2.2", ("te", "trailers")),
         ("h2-origin-pseudo-field-of-requests", "RFC 9113 8.3", (":path", "/")),
         ("h2-origin-pseudo-method", "RFC 9113 8.3", (":method", "GET")),
         ("h2-origin-pseudo-authority", "RFC 9113 8.3", (":authority", "a")),
@@ -282,6 +283,11 @@ fn broken_frames() -> Vec<Case> {
         ("h2-origin-data-on-the-connection", "RFC 9113 6.1", frame(DATA, 0, 0, b"x")),
         ("h2-origin-head-on-the-connection", "RFC 9113 6.2", frame(HEADERS, 5, 0, &block(&[OK]))),
         ("h2-origin-head-on-an-idle-stream", "RFC 9113 5.1", frame(HEADERS, 5, 7, &block(&[OK]))),
+        (
+            "h2-origin-malformed-head-on-an-idle-stream",
+            "RFC 9113 5.1",
+            frame(HEADERS, 5, 7, &block(&[OK, ("connection", "x")])),
+        ),
         ("h2-origin-head-on-an-even-stream", "RFC 9113 5.1", frame(HEADERS, 5, 2, &block(&[OK]))),
         (
             "h2-origin-promise",

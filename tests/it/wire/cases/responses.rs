@@ -86,6 +86,17 @@ fn trailers() -> Vec<Case> {
             let kept = fields[0..3].iter().find(|n| **n != "x-check" && answer.trailers.has(n));
             demand(kept.is_none(), || format!("{kept:?} may not be a trailer"))
         })),
+        must("answer-trailer-is-named-by-connection", "RFC 9110 7.6.1")
+            .get("TE: trailers\r\nConnection: te\r\n")
+            .says(
+                "HTTP/1.1 200 OK\r\nTrailer: X-Hop\r\nConnection: X-Hop\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Hop: 1\r\n\r\n",
+            )
+            .answers(1)
+            .check(answered(|answer| {
+                hello(answer)?;
+                demand(!answer.trailers.has("x-hop"), || "it must stay on its hop".into())
+            })),
         should("answer-trailer-is-kept", "RFC 9110 6.5.2")
             .get("TE: trailers\r\nConnection: te\r\n")
             .says(

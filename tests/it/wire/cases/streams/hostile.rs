@@ -21,6 +21,11 @@ fn broken_frames() -> Vec<Case> {
         ("h2-head-on-the-connection", "RFC 9113 6.2", frame(HEADERS, 5, 0, &block(&[METHOD]))),
         ("h2-head-on-an-even-stream", "RFC 9113 5.1.1", get("h2-head-on-an-even-stream", 2, &[])),
         (
+            "h2-malformed-head-on-an-even-stream",
+            "RFC 9113 5.1.1",
+            get("h2-malformed-head-on-an-even-stream", 2, &[("connection", "x")]),
+        ),
+        (
             "h2-continuation-of-nothing",
             "RFC 9113 6.10",
             frame(CONTINUATION, 4, 1, &block(&[METHOD])),

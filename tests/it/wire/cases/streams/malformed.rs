@@ -2,7 +2,7 @@
 
 use super::{HOST, METHOD, PATH, SCHEME, begun, get, head, refused};
 use crate::wire::case::{Case, Step, must, should};
-use crate::wire::frames::END_STREAM;
+use crate::wire::frames::{CONTINUATION, END_HEADERS, END_STREAM, HEADERS, block, frame};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = fields();
@@ -37,6 +37,7 @@ fn fields() -> Vec<Case> {
         ("h2-path-twice", "RFC 9113 8.3", (":path", "/other")),
         ("h2-method-twice", "RFC 9113 8.3", (":method", "GET")),
         ("h2-length-without-a-body", "RFC 9113 8.1.1", ("content-length", "7")),
+        ("h2-length-empty", "RFC 9113 8.1.1", ("content-length", "")),
         ("h2-length-with-plus", "RFC 9113 8.1.1", ("content-length", "+0")),
     ]
     .into_iter()
@@ -45,8 +46,33 @@ fn fields() -> Vec<Case> {
     .collect()
 }
 
+/// Heads in two frames, the first of which ends within a field.
+fn in_pieces() -> Vec<Case> {
+    let fields: [(&'static str, &[(&str, &str)]); 4] = [
+        ("h2-connection-field-in-pieces", &[("connection", "close")]),
+        ("h2-te-gzip-in-pieces", &[("te", "gzip")]),
+        ("h2-path-twice-in-pieces", &[(":path", "/other")]),
+        ("h2-name-empty-in-pieces", &[("", "a")]),
+    ];
+    let pieces = |name: &'static str, fields: &[(&str, &str)]| {
+        let path = format!("/{name}/");
+        let head = [METHOD, SCHEME, (":path", &path[..]), HOST];
+        let whole = block(&[&head[..], fields, &[("x-cut", "here")]].concat());
+        let (first, rest) = whole.split_at(whole.len() - 2);
+        let first = frame(HEADERS, END_STREAM, 1, first);
+        [first, frame(CONTINUATION, END_HEADERS, 1, rest)].concat()
+    };
+    fields
+        .into_iter()
+        .map(|(name, fields)| {
+            let case = begun(must, name, "RFC 9113 8.1.1").send(pieces(name, fields));
+            case.then(Step::Streams(1)).check(refused)
+        })
+        .collect()
+}
+
 fn lines() -> Vec<Case> {
-    let lines: [(&'static str, [(&str, &str); 4]); 15] = [
+    let lines: [(&'static str, [(&str, &str); 4]); 18] = [
         ("h2-without-method", [("", ""), SCHEME, PATH, HOST]),
         ("h2-without-scheme", [METHOD, ("", ""), PATH, HOST]),
         ("h2-without-path", [METHOD, SCHEME, ("", ""), HOST]),
@@ -56,6 +82,9 @@ fn lines() -> Vec<Case> {
         ("h2-path-with-line-end", [METHOD, SCHEME, (":path", "/a\r\nx: y"), HOST]),
         ("h2-path-with-fragment", [METHOD, SCHEME, (":path", "/a#b"), HOST]),
         ("h2-path-of-options", [METHOD, SCHEME, (":path", "*"), HOST]),
+        ("h2-path-of-a-query", [METHOD, SCHEME, (":path", "?h2-path-of-a-query"), HOST]),
+        ("h2-scheme-empty", [METHOD, (":scheme", ""), PATH, ("host", "a")]),
+        ("h2-scheme-of-what-is-secured", [METHOD, (":scheme", "https"), PATH, HOST]),
         ("h2-scheme-with-space", [METHOD, (":scheme", "ht tp"), PATH, HOST]),
         ("h2-method-with-space", [(":method", "GET / HTTP/1.1"), SCHEME, PATH, HOST]),
         ("h2-method-with-line-end", [(":method", "GET\r\nx: y"), SCHEME, PATH, HOST]),
@@ -76,6 +105,7 @@ fn lines() -> Vec<Case> {
         let case = begun(must, name, "RFC 9113 8.3.1").send(head(END_STREAM, 1, &fields));
         cases.push(case.then(Step::Streams(1)).check(refused));
     }
+    cases.extend(in_pieces());
     let late = [METHOD, SCHEME, ("x", "y"), (":path", "/h2-pseudo-field-late/"), HOST];
     cases.push(
         begun(must, "h2-pseudo-field-late", "RFC 9113 8.3")
