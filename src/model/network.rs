@@ -43,9 +43,32 @@ impl Network {
     }
 }
 
+/// Whether an address is none of the Internet's: private (RFC 1918, RFC 4193), of a link, or of
+/// this machine.
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(it) => it.is_private() || it.is_loopback() || it.is_link_local(),
+        IpAddr::V6(it) => it.is_unique_local() || it.is_loopback() || it.is_unicast_link_local(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn private_addresses_are_told_from_those_of_the_internet() {
+        let private = |text: &str| is_private(text.parse().unwrap());
+        for text in ["10.1.2.3", "192.168.0.1", "127.0.0.1", "169.254.1.1", "::ffff:172.16.0.1"] {
+            assert!(private(text), "{text}");
+        }
+        for text in ["::1", "fd00::1", "fe80::1"] {
+            assert!(private(text), "{text}");
+        }
+        for text in ["192.0.2.1", "172.32.0.1", "::ffff:8.8.8.8", "2001:db8::1"] {
+            assert!(!private(text), "{text}");
+        }
+    }
 
     #[test]
     fn an_address_is_in_the_networks_that_begin_like_it() {

@@ -41,7 +41,7 @@ use super::shedding::Shedding;
 use super::tunnel::{self, Tunnel, Wanted};
 use super::underway::Underway;
 use crate::model::moment::Moment;
-use crate::model::network::Network;
+use crate::model::network::{self, Network};
 use crate::model::rule::{Action, Balance, HashKey, Timeouts};
 use crate::routing::cell::Outcome;
 use crate::routing::hash;
@@ -79,8 +79,9 @@ pub(crate) struct Client {
     text: HeaderValue,
     /// What it was shown of us; none in clear text.
     identity: Option<Identity>,
-    /// Whether a trusted balancer has said who it is.
-    announced: bool,
+    /// Whether it may be a gateway that has taken TLS off: a balancer that says who it stands for,
+    /// or whoever has no address on the Internet.
+    gateway: bool,
     pub(super) asked: Cell<bool>,
     pub(super) activity: Rc<Activity>,
     /// Waits for one answer after the other.
@@ -122,7 +123,7 @@ impl Client {
         Client {
             text,
             identity,
-            announced,
+            gateway: announced || network::is_private(address),
             asked: Cell::new(false),
             activity,
             alarm: Drawer::default(),
@@ -146,9 +147,9 @@ impl Client {
     }
 
     /// Whether its requests by this scheme do: what is secured is not asked for in clear text, but
-    /// by a gateway that is trusted (RFC 9110, section 7.4).
-    fn may_ask_by(&self, uri: &Uri) -> bool {
-        self.is_secured() || self.announced || uri.scheme() != Some(&uri::Scheme::HTTPS)
+    /// by a gateway (RFC 9110, section 7.4).
+    pub(super) fn may_ask_by(&self, uri: &Uri) -> bool {
+        self.is_secured() || self.gateway || uri.scheme() != Some(&uri::Scheme::HTTPS)
     }
 
     /// Whether there was a request already.

@@ -28,7 +28,9 @@ impl Noted {
     /// What a request has, and puts together a cookie that came in pieces.
     pub(crate) fn of_request(parts: &mut request::Parts) -> Noted {
         let noted = Noted::of(&parts.headers);
-        if noted.cookie && parts.version == Version::HTTP_2 {
+        let crumbs = noted.cookie && parts.version == Version::HTTP_2;
+        // What is malformed is refused as it is.
+        if crumbs && !headers::have_blanks_around(&parts.headers) {
             headers::join_cookies(&mut parts.headers);
         }
         noted

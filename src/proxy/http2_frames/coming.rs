@@ -47,8 +47,8 @@ pub(in crate::proxy) struct Coming {
 /// Who sends.
 #[derive(Debug)]
 enum Sender {
-    /// The newest stream that it began, and those that are tunnels.
-    Client { newest: u32, tunnels: Vec<u32> },
+    /// The newest stream that it began.
+    Client { newest: u32 },
     /// What is known of the streams.
     Target(Rc<RefCell<Streams>>),
 }
@@ -56,7 +56,7 @@ enum Sender {
 impl Coming {
     /// Of a client's connection, from its first byte on.
     pub(in crate::proxy) fn of_client() -> Coming {
-        Coming::new(Sender::Client { newest: 0, tunnels: Vec::new() }, PREFACE)
+        Coming::new(Sender::Client { newest: 0 }, PREFACE)
     }
 
     /// Of a target's; how far it has come with its answers is told to `streams`.
@@ -191,7 +191,6 @@ impl Coming {
         }
         match (&mut self.sender, kind) {
             (Sender::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
-            (Sender::Client { tunnels, .. }, Kind::Protocol) => tunnels.push(self.stream),
             (Sender::Target(_), Kind::Interim) | (Sender::Client { .. }, _) => {}
             (Sender::Target(_), _) => return Err(malformed("a pseudo-field of requests")),
         }
@@ -219,13 +218,10 @@ impl Sender {
     /// block at all.
     fn is_behind(&mut self, stream: u32) -> io::Result<bool> {
         match self {
-            Sender::Client { tunnels, .. } if tunnels.contains(&stream) => {
-                Err(malformed("trailers in a tunnel"))
-            }
             Sender::Client { .. } if stream.is_multiple_of(2) => {
                 Err(malformed("a stream that no client begins"))
             }
-            Sender::Client { newest, .. } => {
+            Sender::Client { newest } => {
                 let old = stream <= *newest;
                 *newest = stream.max(*newest);
                 Ok(old)
@@ -239,7 +235,7 @@ impl Sender {
 
     fn ends(&mut self, stream: u32, reset: bool) {
         match self {
-            Sender::Client { tunnels, .. } => tunnels.retain(|tunnel| *tunnel != stream),
+            Sender::Client { .. } => {}
             Sender::Target(streams) if reset => streams.borrow_mut().reset(stream),
             Sender::Target(streams) => streams.borrow_mut().ended(stream),
         }

@@ -370,14 +370,6 @@ fn fields_without_a_name_are_refused_and_so_are_blocks_where_there_can_be_none()
     let alone = |stream: u32| frame(2, 0, stream, &[&3_u32.to_be_bytes()[..], &[1]].concat());
     assert!(seen(&[alone(3)]).is_err());
     assert!(seen(&[alone(5), alone(1)]).is_ok());
-    // A tunnel, and what comes behind its head.
-    let tunnel = [&[0x82, 0x86, 0x84][..], &field(0x00, b":protocol", b"websocket")].concat();
-    let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &field(0x00, b"x", b"1"));
-    let over = frame(DATA, END_STREAM, 1, b"");
-    assert!(seen(&[headers(1, &tunnel), frame(DATA, 0, 1, b"x"), over.clone()]).is_ok());
-    assert!(seen(&[headers(1, &tunnel), trailers.clone()]).is_err());
-    assert!(seen(&[headers(1, &[0x82, 0x86, 0x84]), trailers]).is_ok());
-    assert!(seen(&[headers(1, &tunnel), over, headers(3, &tunnel)]).is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,10 +7,23 @@ use super::http2::{ask, connect, get, whole};
 use super::tunnels::extended;
 use crate::model::rule::{Action, Filter, PathRewrite, Respond, Rewrite, Rule};
 use crate::model::rule::{Alternative, PathMatch};
+use crate::proxy::forward::Client;
 
 fn maintenance() -> Rule {
     let respond = Respond { status: 200, headers: Vec::new(), body: "maintenance".to_string() };
     Rule { action: Action::Respond(respond), ..forward(&[]) }
+}
+
+#[test]
+fn what_is_secured_is_asked_for_over_tls_or_by_a_gateway() {
+    let may = |address: &str, announced, uri: &str| {
+        let client = Client::new(address.parse().unwrap(), None, announced);
+        client.may_ask_by(&uri.parse().unwrap())
+    };
+    // RFC 9110, section 7.4.
+    assert!(!may("192.0.2.1", false, "https://a/") && !may("2001:db8::1", false, "https://a/"));
+    assert!(may("192.0.2.1", true, "https://a/") && may("10.0.0.1", false, "https://a/"));
+    assert!(may("192.0.2.1", false, "http://a/") && may("192.0.2.1", false, "/"));
 }
 
 #[test]

@@ -141,12 +141,6 @@ fn forms() -> Vec<Case> {
 fn other_forms() -> Vec<Case> {
     vec![
         asked(
-            must("absolute-form-of-what-is-secured", "RFC 9110 7.4"),
-            "GET https://{id}.test/{id}/ HTTP/1.1",
-            "{id}.test",
-        )
-        .check(turned_away(&[400, 404, 421])),
-        asked(
             must("authority-form-without-connect", "RFC 9112 3.2.3"),
             "GET {id}.test:80 HTTP/1.1",
             "{id}.test",
