@@ -2,6 +2,8 @@
 //!
 //! No field is decoded, and nothing is kept of one but its kind.
 
+use std::collections::VecDeque;
+
 /// What a field is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -25,22 +27,6 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
-        Kind::Usual,
-        Kind::Path,
-        Kind::Status,
-        Kind::Interim,
-        Kind::Method,
-        Kind::Scheme,
-        Kind::Authority,
-        Kind::Protocol,
-        Kind::OtherPseudo,
-        Kind::HopByHop,
-        Kind::Te,
-        Kind::OddTe,
-        Kind::Odd,
-    ];
-
     pub(super) fn is_pseudo(self) -> bool {
         (Kind::Path as u8..=Kind::OtherPseudo as u8).contains(&(self as u8))
     }
@@ -105,10 +91,10 @@ struct Field {
     bits: usize,
 }
 
-/// The kinds of the connection's own fields, a bit of each in each number, the newest lowest. Some
-/// have left the table: who asks for one of those is refused by h2.
+/// The kinds of the connection's own fields, the newest first. Some have left the table: who asks
+/// for one of those is refused by h2.
 #[derive(Debug, Default)]
-struct Table([u128; 4]);
+struct Table(VecDeque<Kind>);
 
 impl Fields {
     /// Another block.
@@ -270,30 +256,27 @@ impl Table {
     /// Of the field at a place, those that every connection knows first (RFC 7541, section 2.3.3).
     fn kind(&self, place: u64) -> Kind {
         match place {
-            1 => return Kind::Authority,
-            2 | 3 => return Kind::Method,
-            4 | 5 => return Kind::Path,
-            6 | 7 => return Kind::Scheme,
-            8..=14 => return Kind::Status,
-            57 => return Kind::HopByHop,
-            OWN..LAST => {}
-            _ => return Kind::Usual,
+            1 => Kind::Authority,
+            2 | 3 => Kind::Method,
+            4 | 5 => Kind::Path,
+            6 | 7 => Kind::Scheme,
+            8..=14 => Kind::Status,
+            57 => Kind::HopByHop,
+            OWN.. => self.0.get((place - OWN) as usize).copied().unwrap_or(Kind::Usual),
+            _ => Kind::Usual,
         }
-        let bit = |(plane, kinds): (usize, &u128)| ((kinds >> (place - OWN) & 1) as usize) << plane;
-        Kind::ALL[self.0.iter().enumerate().map(bit).sum::<usize>().min(Kind::ALL.len() - 1)]
     }
 
     fn enter(&mut self, kind: Kind) {
-        for (plane, kinds) in self.0.iter_mut().enumerate() {
-            *kinds = *kinds << 1 | kind as u128 >> plane & 1;
-        }
+        self.0.truncate(MOST - 1);
+        self.0.push_front(kind);
     }
 }
 
-/// The first place of the connection's own fields, and the one behind them. There are 128 at the
-/// most, of 32 bytes each in the 4,096 that h2 gives them.
+/// The first place of the connection's own fields.
 const OWN: u64 = 62;
-const LAST: u64 = OWN + 128;
+/// So many there are at the most, of 32 bytes each in the 4,096 that h2 gives them.
+const MOST: usize = 128;
 /// A name as it is, and in the Huffman code.
 type Named = (Kind, &'static [u8], &'static [u8]);
 const NAMES: [Named; 12] = [
