@@ -5,12 +5,16 @@
 //! comes next is the beginning of a request.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body::Progress;
+
+/// What sends over the stream that is a tunnel, once there is such a thing.
+pub(super) type Sending = Cell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
 
 /// What goes on at one client's connection.
 pub(super) struct Activity {
@@ -28,7 +32,7 @@ pub(super) struct Activity {
     hangs_up: Cell<bool>,
     /// How far the last request's body was read; none where it had none.
     reading: RefCell<Option<Rc<Progress>>>,
-    tunnel: RefCell<Option<Rc<Notify>>>,
+    tunnel: RefCell<Option<Rc<Sending>>>,
 }
 
 impl Activity {
@@ -113,15 +117,15 @@ impl Activity {
         self.reading.replace(Some(progress));
     }
 
-    /// A stream is about to become a tunnel, whose end is told then.
-    pub(super) fn becomes_tunnel(&self) -> Rc<Notify> {
-        let over = Rc::<Notify>::default();
-        self.tunnel.replace(Some(over.clone()));
-        over
+    /// A stream is about to become a tunnel.
+    pub(super) fn becomes_tunnel(&self) -> Rc<Sending> {
+        let sending = Rc::<Sending>::default();
+        self.tunnel.replace(Some(sending.clone()));
+        sending
     }
 
-    /// The end of the tunnel that a stream has just become.
-    pub(super) fn take_tunnel(&self) -> Option<Rc<Notify>> {
+    /// The tunnel that a stream has just become is what sends over it.
+    pub(super) fn take_tunnel(&self) -> Option<Rc<Sending>> {
         self.tunnel.take()
     }
 

@@ -14,6 +14,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::http1_target::connection::Stream;
+
 /// A connection as if its other end were far away.
 pub(crate) struct Delayed<T> {
     inner: T,
@@ -46,6 +48,12 @@ impl<T> Delayed<T> {
             read_timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             write_timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
+    }
+}
+
+impl<T: Stream> Stream for Delayed<T> {
+    fn break_off(&mut self) {
+        self.inner.break_off();
     }
 }
 

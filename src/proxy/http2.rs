@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::body::{BodyError, ProxyBody};
 use super::connection::{Asks, REQUEST_HEAD_BYTES};
+use super::http2_frames::checked::Checked;
 use super::rewound::Rewound;
 
 /// Serves streams until `leaving` says so and they have ended; it says false to end at once.
@@ -36,11 +37,12 @@ pub(super) async fn serve<T>(
 ) where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    stream.looks_at_frames();
+    stream.looks_for_lines(false);
     let bounds = asking.worker.bounds;
     let streams = Rc::new(Streams::new(bounds.stalled, asking.client.activity.clone()));
     let requests = service_fn(|request| streams.open(asking.answer(request)));
-    let connection = builder(&streams).serve_connection(TokioIo::new(stream), requests);
+    let stream = TokioIo::new(Checked::of_client(stream));
+    let connection = builder(&streams).serve_connection(stream, requests);
     let mut serving = pin!(connection);
     let mut emptied = pin!(streams.emptied(bounds.head));
     let mut left = false;
@@ -241,20 +243,10 @@ where
 {
     fn execute(&self, task: F) {
         let Some(flow) = self.0.opened.take() else {
-            // What a tunnel sends to its client, which may take nothing in for ever.
-            let (over, patience) = (self.0.activity.take_tunnel(), self.0.stalled);
-            tokio::task::spawn_local(async move {
-                let Some(over) = over else { return task.await };
-                let late = async {
-                    over.notified().await;
-                    tokio::time::sleep(patience).await;
-                };
-                tokio::select! {
-                    biased;
-                    () = task => {}
-                    () = late => {}
-                }
-            });
+            // A tunnel drives what sends to its client, and breaks it off with itself.
+            if let Some(sending) = self.0.activity.take_tunnel() {
+                sending.set(Some(Box::pin(task)));
+            }
             return;
         };
         tokio::task::spawn_local(async move {

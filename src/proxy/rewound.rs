@@ -1,6 +1,5 @@
 //! A connection as HTTP sees it: what was read of it too early comes first, again; a client that
-//! takes nothing in is noticed, and so is what the parser behind this would take otherwise than it
-//! should.
+//! takes nothing in is noticed, and so is a first line of HTTP/1.1 that is too long.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -15,30 +14,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::Activity;
 use super::connection::REQUEST_HEAD_BYTES;
 use super::first_line::FirstLine;
-use super::http2_frames::coming::Coming;
 
 /// A connection with its first bytes put back.
 pub(super) struct Rewound<T> {
     early: Bytes,
     inner: T,
     activity: Rc<Activity>,
-    looks: Looks,
+    /// None while it is not HTTP/1.1 that is read.
+    line: Option<FirstLine>,
     says_its_end: bool,
-}
-
-/// What is looked for in what is read.
-enum Looks {
-    Nowhere,
-    /// While heads are read as HTTP/1.1 has them.
-    AtLines(FirstLine),
-    /// While they are read as HTTP/2 has them.
-    AtFrames(Box<Coming>),
 }
 
 impl<T> Rewound<T> {
     /// Nothing was read of it yet.
     pub(super) fn new(inner: T, activity: Rc<Activity>) -> Rewound<T> {
-        Rewound { early: Bytes::new(), inner, activity, looks: Looks::Nowhere, says_its_end: true }
+        Rewound { early: Bytes::new(), inner, activity, line: None, says_its_end: true }
     }
 
     /// These bytes were read of it too early.
@@ -57,18 +47,13 @@ impl<T> Rewound<T> {
 
     /// Whether lines are looked for in what is read: it is HTTP/1.1, or something else.
     pub(super) fn looks_for_lines(&mut self, looks: bool) {
-        self.looks = if looks { Looks::AtLines(FirstLine::default()) } else { Looks::Nowhere };
+        self.line = looks.then(FirstLine::default);
     }
 
     /// Whether its end is said before it is dropped. In clear text dropping says as much, with one
     /// system call less; it is not enough behind TLS, nor where the other direction lives on.
     pub(super) fn says_its_end(&mut self, says: bool) {
         self.says_its_end = says;
-    }
-
-    /// From here on it is HTTP/2, from its first byte on.
-    pub(super) fn looks_at_frames(&mut self) {
-        self.looks = Looks::AtFrames(Box::new(Coming::of_client()));
     }
 
     fn tell<R>(&self, done: Poll<R>) -> Poll<R> {
@@ -109,13 +94,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
             buffer.put_slice(&self.early[..some]);
             self.early.advance(some);
         }
-        let Rewound { looks, activity, .. } = &mut *self;
-        let read = &mut buffer.filled_mut()[before..];
-        Poll::Ready(match (looks, activity.expects()) {
-            (Looks::AtLines(line), Some(next)) => {
-                line.take_in(next, read, REQUEST_HEAD_BYTES as usize)
+        let Rewound { line, activity, .. } = &mut *self;
+        Poll::Ready(match (line, activity.expects()) {
+            (Some(line), Some(next)) => {
+                line.take_in(next, &buffer.filled()[before..], REQUEST_HEAD_BYTES as usize)
             }
-            (Looks::AtFrames(frames), _) => frames.take_in(read),
             _ => Ok(()),
         })
     }

@@ -80,6 +80,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        // What was written before may wait there.
+        let ended = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.watch(cx, ended)
     }
 }

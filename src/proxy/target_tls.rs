@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::http1_target::connection::Stream;
 use super::reply::Failure;
 
 /// How TLS is spoken with targets.
@@ -102,39 +103,51 @@ impl TargetTls {
 
 /// A connection that says its end before it is closed, as far as it can at once (RFC 9112, section
 /// 9.8); what is dropped while it says more does not wait.
-pub(super) struct Farewell<T: AsyncRead + AsyncWrite + Unpin>(TlsStream<T>);
+pub(super) struct Farewell<T: Stream> {
+    stream: TlsStream<T>,
+    broken_off: bool,
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Farewell<T> {
+impl<T: Stream> Farewell<T> {
     pub(super) fn new(stream: TlsStream<T>) -> Farewell<T> {
-        Farewell(stream)
+        Farewell { stream, broken_off: false }
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Drop for Farewell<T> {
+impl<T: Stream> Stream for Farewell<T> {
+    fn break_off(&mut self) {
+        self.broken_off = true;
+        self.stream.get_mut().0.break_off();
+    }
+}
+
+impl<T: Stream> Drop for Farewell<T> {
     fn drop(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
-        // It may have been said already, or not be heard any more.
-        let _ = Pin::new(&mut self.0).poll_shutdown(&mut cx);
+        if !self.broken_off {
+            let mut cx = Context::from_waker(Waker::noop());
+            // It may have been said already, or not be heard any more.
+            let _ = Pin::new(&mut self.stream).poll_shutdown(&mut cx);
+        }
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Farewell<T> {
+impl<T: Stream> AsyncRead for Farewell<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Farewell<T> {
+impl<T: Stream> AsyncWrite for Farewell<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -142,19 +155,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Farewell<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

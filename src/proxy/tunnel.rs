@@ -5,6 +5,7 @@
 //! the rules. A tunnel that is silent holds no buffer.
 
 use std::cell::Cell;
+use std::future::{Future, pending};
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
@@ -60,25 +61,61 @@ impl Tunnel {
     }
 
     /// Carries bytes until the end; `early` came behind the client's request already.
-    pub(crate) async fn carry<C>(self, client: C, early: &[u8])
+    pub(crate) async fn carry<C>(mut self, client: C, early: &[u8])
     where
         C: AsyncRead + AsyncWrite,
     {
-        let (target, answered) = self.target;
-        let moved = Cell::new(Instant::now());
-        let (from_client, to_client) = tokio::io::split(client);
-        let (from_target, to_target) = tokio::io::split(target);
-        let both = async {
-            tokio::try_join!(
-                copy(early, from_client, to_target, &moved),
-                copy(&answered, from_target, to_client, &moved)
-            )
+        // How a tunnel ends is its ends' business.
+        self.run(client, early, pending()).await;
+    }
+
+    /// Carries bytes over a stream, which `sending` sends to. What is no end on one side is none on
+    /// the other, but a reset (RFC 9113, section 8.5; RFC 8441, section 5).
+    async fn carry_stream<C>(mut self, client: C, sending: impl Future<Output = ()>)
+    where
+        C: AsyncRead + AsyncWrite,
+    {
+        if !self.run(client, &[], sending).await {
+            self.break_off();
+        }
+    }
+
+    /// Returns whether both sides have said their end.
+    async fn run<C>(&mut self, client: C, early: &[u8], sending: impl Future<Output = ()>) -> bool
+    where
+        C: AsyncRead + AsyncWrite,
+    {
+        let (target, answered) = &mut self.target;
+        let (moved, ended) = (Cell::new(Instant::now()), Cell::new(false));
+        let (mut from_client, mut to_client) = tokio::io::split(client);
+        let (mut from_target, mut to_target) = tokio::io::split(target);
+        let up = async {
+            copy(early, &mut from_client, &mut to_target, &moved).await?;
+            to_target.shutdown().await
+        };
+        let down = async {
+            copy(answered, &mut from_target, &mut to_client, &moved).await?;
+            ended.set(true);
+            to_client.shutdown().await
+        };
+        let both = async { tokio::try_join!(up, down) };
+        let given_up = async {
+            sending.await;
+            if ended.get() {
+                pending().await
+            }
         };
         tokio::select! {
-            // How a tunnel ends is its ends' business.
-            _ = both => {}
-            () = silence(&moved, &self.patience) => {}
+            biased;
+            both = both => both.is_ok(),
+            () = given_up => false,
+            () = silence(&moved, &self.patience) => false,
         }
+    }
+
+    /// What goes on here was not to end.
+    fn break_off(mut self) {
+        self.target.0.break_off();
     }
 }
 
@@ -174,14 +211,13 @@ pub(super) fn switch(
     exchange.answered(parts.status, &mut underway);
     let tunnel = Tunnel::new(target, patience, open, underway);
     if let Wanted::OverStream(client) = &asking.tunnel {
-        let (client, over) = (client.clone(), asking.client.activity.becomes_tunnel());
+        let (client, sending) = (client.clone(), asking.client.activity.becomes_tunnel());
         let stalled = trying.stalled();
         tokio::task::spawn_local(async move {
-            // A client that has left meanwhile needs no tunnel.
-            if let Ok(client) = client.await {
-                tunnel.carry(Watched::new(TokioIo::new(client), stalled), &[]).await;
-            }
-            over.notify_one();
+            let (Ok(client), Some(sending)) = (client.await, sending.take()) else {
+                return tunnel.break_off();
+            };
+            tunnel.carry_stream(Watched::new(TokioIo::new(client), stalled), sending).await;
         });
     } else {
         announce(|name, value| {
@@ -206,7 +242,7 @@ fn names_websocket(headers: &HeaderMap) -> bool {
     named && protocols.next().is_none()
 }
 
-/// One direction, after what came of it early; its end is passed on, the other direction may go on.
+/// One direction to its end, after what came of it early; the other direction may go on.
 async fn copy<R, W>(early: &[u8], mut from: R, mut to: W, moved: &Cell<Instant>) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
@@ -218,7 +254,7 @@ where
         let bytes = read(&mut from).await?;
         moved.set(Instant::now());
         if bytes.is_empty() {
-            return to.shutdown().await;
+            return Ok(());
         }
         to.write_all(&bytes).await?;
         to.flush().await?;

@@ -16,6 +16,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::super::http1_target::connection::Stream;
+
 /// What a client sends; what it is answered is dropped.
 pub(super) struct Received<'b> {
     bytes: &'b [u8],
@@ -96,6 +98,8 @@ impl AsyncRead for Received<'_> {
         Poll::Ready(Ok(()))
     }
 }
+
+impl Stream for Sent {}
 
 impl AsyncRead for Sent {
     fn poll_read(

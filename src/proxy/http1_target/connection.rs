@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 
 use super::super::body::RequestBody;
@@ -23,9 +24,23 @@ use super::request::{Announced, Outgoing};
 use super::response::{self, Parsed};
 
 /// What carries the bytes.
-pub(in crate::proxy) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(in crate::proxy) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Once it is dropped the other side shall see no end, but a reset (RFC 9293, section 3.5.2).
+    fn break_off(&mut self) {}
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+impl Stream for TcpStream {
+    fn break_off(&mut self) {
+        // Where it cannot be, it ends as ever.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Stream for Box<dyn Stream> {
+    fn break_off(&mut self) {
+        (**self).break_off();
+    }
+}
 
 /// A connection to a target.
 pub(in crate::proxy) struct Connection<B = RequestBody> {
@@ -304,6 +319,8 @@ mod tests {
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
+
+    impl Stream for DuplexStream {}
 
     type Tested = Connection<BoxBody<Bytes, Infallible>>;
     type Giving = mpsc::Sender<Result<Frame<Bytes>, Infallible>>;

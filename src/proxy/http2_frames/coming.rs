@@ -1,7 +1,8 @@
 //! What is said in HTTP/2 and h2 does not refuse, although it is malformed or breaks the protocol
 //! (RFC 9113): a connection that does not begin with its settings (section 3.4), a target that
 //! allows itself to push (6.5.2), pseudo-fields where none belong (8.1, 8.3), and a `:path` with a
-//! fragment (8.3.1). h2 passes over all of these.
+//! fragment (8.3.1). h2 passes over all of these. So does hyper over trailers in a tunnel, and it
+//! takes a client's reset of one for its end (8.5).
 //!
 //! Looks at the bytes before h2 does, as far into frames and field blocks as it takes to find them.
 //! What is wrong in any other way is left for h2 to find, but for the two things after which h2 may
@@ -14,6 +15,7 @@ use std::rc::Rc;
 
 use super::fields::{Fields, Kind};
 use super::streams::Streams;
+use super::tunnels::Tunnels;
 use super::{CONTINUATION, DATA, END_STREAM, HEAD, HEADERS, PREFACE, RESET, SETTINGS};
 
 /// How far what the other side sends has come.
@@ -26,19 +28,21 @@ pub(in crate::proxy) struct Coming {
     head_bytes: usize,
     /// Whether the length of the padding comes next.
     padded: bool,
-    /// Bytes of a frame: those to pass over, those of settings, those of a priority, those of a
-    /// field block, and those behind it.
+    /// Bytes of a frame: those to pass over, those of settings, those of a reset, those of a
+    /// priority, those of a field block, and those behind it.
     front: u32,
     settings: u32,
+    reset: u32,
     priority: u32,
     block: u32,
     back: u32,
     /// The last bytes of what is read as numbers.
     last: u64,
-    /// Of the field block: its stream, whether it is trailers and comes in pieces, and a bit for
-    /// each kind that was met.
+    /// Of the field block: its stream, whether it is trailers, ends the stream and comes in pieces,
+    /// and a bit for each kind that was met.
     stream: u32,
     trailers: bool,
+    last_block: bool,
     in_pieces: bool,
     met: u16,
     fields: Fields,
@@ -47,16 +51,16 @@ pub(in crate::proxy) struct Coming {
 /// Who sends.
 #[derive(Debug)]
 enum Sender {
-    /// The newest stream that it began.
-    Client { newest: u32 },
+    /// The newest stream that it began, and those that are tunnels.
+    Client { newest: u32, tunnels: Rc<Tunnels> },
     /// What is known of the streams.
     Target(Rc<RefCell<Streams>>),
 }
 
 impl Coming {
-    /// Of a client's connection, from its first byte on.
-    pub(in crate::proxy) fn of_client() -> Coming {
-        Coming::new(Sender::Client { newest: 0 }, PREFACE)
+    /// Of a client's connection, from its first byte on; `tunnels` are told of.
+    pub(in crate::proxy) fn of_client(tunnels: Rc<Tunnels>) -> Coming {
+        Coming::new(Sender::Client { newest: 0, tunnels }, PREFACE)
     }
 
     /// Of a target's; how far it has come with its answers is told to `streams`.
@@ -73,33 +77,41 @@ impl Coming {
             padded: false,
             front,
             settings: 0,
+            reset: 0,
             priority: 0,
             block: 0,
             back: 0,
             last: 0,
             stream: 0,
             trailers: false,
+            last_block: false,
             in_pieces: false,
             met: 0,
             fields: Fields::default(),
         }
     }
 
-    /// Takes in what comes next. The `#` of a path becomes what h2 refuses the stream for; all else
-    /// fails, which is the end of the connection (RFC 9113, section 5.4.1).
+    /// Takes in what comes next. The `#` of a path becomes what h2 refuses the stream for, a reset
+    /// what hyper takes for one; all else fails, which is the end of the connection (RFC 9113,
+    /// section 5.4.1).
     pub(in crate::proxy) fn take_in(&mut self, mut bytes: &mut [u8]) -> io::Result<()> {
-        while let Some(&next) = bytes.first() {
+        while let [next, ..] = bytes {
             let mut taken = 1;
             if self.padded {
                 self.padded = false;
-                self.back = u32::from(next).min(self.block);
+                self.back = u32::from(*next).min(self.block);
                 self.block -= self.back;
             } else if self.front > 0 {
                 taken = pass_over(&mut self.front, bytes.len());
             } else if self.settings > 0 {
-                self.set(next)?;
+                self.set(*next)?;
+            } else if self.reset > 0 {
+                self.reset -= 1;
+                if self.reset == 0 && QUIET.contains(next) {
+                    *next = LOUD;
+                }
             } else if self.priority > 0 {
-                self.depend(next)?;
+                self.depend(*next)?;
             } else if self.block > 0 {
                 let there = bytes.len().min(self.block as usize);
                 let met;
@@ -109,7 +121,7 @@ impl Coming {
             } else if self.back > 0 {
                 taken = pass_over(&mut self.back, bytes.len());
             } else {
-                self.head[self.head_bytes] = next;
+                self.head[self.head_bytes] = *next;
                 self.head_bytes = (self.head_bytes + 1) % HEAD;
                 if self.head_bytes == 0 {
                     self.begin()?;
@@ -138,6 +150,7 @@ impl Coming {
                 self.stream = stream;
                 self.trailers = self.sender.is_behind(stream)?;
                 (self.in_pieces, self.met) = (flags & END_HEADERS == 0, 0);
+                self.last_block = flags & END_STREAM != 0;
                 self.fields.begin();
             }
             // Of another length it is refused by h2.
@@ -145,6 +158,10 @@ impl Coming {
             CONTINUATION => self.block = length,
             PROMISE => return Err(malformed("a promise")),
             SETTINGS if matches!(self.sender, Sender::Target(_)) => self.settings = length,
+            // Of another length it is refused by h2.
+            RESET if matches!(self.sender, Sender::Client { .. }) && length == 4 => {
+                self.reset = length;
+            }
             _ => self.front = length,
         }
         if kind == RESET || matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
@@ -190,6 +207,9 @@ impl Coming {
             return Err(malformed("a pseudo-field in trailers"));
         }
         match (&mut self.sender, kind) {
+            (Sender::Client { tunnels, .. }, Kind::Protocol) if !self.last_block => {
+                tunnels.begins(self.stream);
+            }
             (Sender::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
             (Sender::Target(_), Kind::Interim) | (Sender::Client { .. }, _) => {}
             (Sender::Target(_), _) => return Err(malformed("a pseudo-field of requests")),
@@ -221,7 +241,10 @@ impl Sender {
             Sender::Client { .. } if stream.is_multiple_of(2) => {
                 Err(malformed("a stream that no client begins"))
             }
-            Sender::Client { newest } => {
+            Sender::Client { tunnels, .. } if tunnels.has(stream) => {
+                Err(malformed("trailers in a tunnel"))
+            }
+            Sender::Client { newest, .. } => {
                 let old = stream <= *newest;
                 *newest = stream.max(*newest);
                 Ok(old)
@@ -235,7 +258,7 @@ impl Sender {
 
     fn ends(&mut self, stream: u32, reset: bool) {
         match self {
-            Sender::Client { .. } => {}
+            Sender::Client { tunnels, .. } => tunnels.ends(stream),
             Sender::Target(streams) if reset => streams.borrow_mut().reset(stream),
             Sender::Target(streams) => streams.borrow_mut().ended(stream),
         }
@@ -263,5 +286,9 @@ pub(super) const ACKNOWLEDGED: u8 = 0x1;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const PRIORITY: u8 = 0x20;
 pub(super) const END_HEADERS: u8 = 0x4;
+/// The last bytes of the reasons with which hyper takes a reset for an end: NO_ERROR and CANCEL.
+const QUIET: [u8; 2] = [0, 8];
+/// The last byte of one that it does not: CONNECT_ERROR.
+pub(super) const LOUD: u8 = 10;
 /// A frame that tells a priority and nothing else.
 const PRIORITIES: u8 = 2;

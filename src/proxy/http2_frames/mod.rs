@@ -1,12 +1,14 @@
 //! Frames of HTTP/2 on their way between a connection and h2 (RFC 9113): looked at as far as h2
 //! leaves something open, and left to it in all else.
 
-pub(super) mod coming;
+pub(super) mod checked;
+mod coming;
 mod fields;
-pub(super) mod going;
+mod going;
 pub(super) mod streams;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 /// Bytes of what a client's connection begins with (RFC 9113, section 3.4).
 const PREFACE: u32 = 24;

@@ -9,9 +9,10 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::coming::{ACKNOWLEDGED, Coming, END_HEADERS, PADDED, PRIORITY, PROMISE, PUSHES};
+use super::coming::{ACKNOWLEDGED, Coming, END_HEADERS, LOUD, PADDED, PRIORITY, PROMISE, PUSHES};
 use super::going::Going;
 use super::streams::Streams;
+use super::tunnels::Tunnels;
 use super::*;
 use crate::telemetry::chance::seeded;
 
@@ -45,6 +46,10 @@ fn huffman(symbols: &[(u32, u32)]) -> Vec<u8> {
     (0..padded.len()).step_by(8).map(byte).collect()
 }
 
+fn of_client() -> Coming {
+    Coming::of_client(Rc::default())
+}
+
 /// What a target sends that was asked on some streams.
 fn of_target() -> Coming {
     let streams = Rc::<RefCell<Streams>>::default();
@@ -54,7 +59,7 @@ fn of_target() -> Coming {
 
 /// What becomes of a client's frames.
 fn seen(frames: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
-    seen_from(Coming::of_client, &[&[b'#'; PREFACE as usize], &settings(&[])[..]], frames)
+    seen_from(of_client, &[&[b'#'; PREFACE as usize], &settings(&[])[..]], frames)
 }
 
 /// What becomes of a target's.
@@ -218,7 +223,7 @@ fn nothing_comes_before_the_settings() {
             let sent = [[&first[..], rest].concat()];
             assert_eq!(seen_from(of_target, &[], &sent), refused);
             let preface = &[b'#'; PREFACE as usize];
-            assert_eq!(seen_from(Coming::of_client, &[preface], &sent), refused);
+            assert_eq!(seen_from(of_client, &[preface], &sent), refused);
         }
     }
 }
@@ -372,11 +377,55 @@ fn fields_without_a_name_are_refused_and_so_are_blocks_where_there_can_be_none()
     assert!(seen(&[alone(5), alone(1)]).is_ok());
 }
 
+#[test]
+fn trailers_in_a_tunnel_are_refused_for_as_long_as_it_is_one() {
+    // A request for one (RFC 8441), by its name and by its place in the table.
+    let named = [&[0x82][..], &field(0x40, b":protocol", b"websocket")].concat();
+    let ask = |stream, block: &[u8]| headers(stream, block);
+    let end = |stream| frame(DATA, END_STREAM, stream, b"");
+    let more = |stream| frame(DATA, 0, stream, b"more");
+    let reset = |stream| frame(RESET, 0, stream, &[0, 0, 0, LOUD]);
+    let trailers = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &[]);
+    for asked in [vec![ask(1, &named)], vec![ask(1, &named), reset(1), ask(3, &[0x82, 0xbe])]] {
+        let tunnel = 2 * u32::try_from(asked.len()).unwrap().div_ceil(2) - 1;
+        let then = |frames: &[Vec<u8>]| seen(&[&asked[..], &[more(tunnel)], frames].concat());
+        let refused = then(&[trailers(tunnel)]);
+        assert_eq!(refused.unwrap_err(), "trailers in a tunnel");
+        // Where it is none any more, h2 knows what to do.
+        assert!(then(&[end(tunnel), trailers(tunnel)]).is_ok());
+        assert!(then(&[reset(tunnel), trailers(tunnel)]).is_ok());
+    }
+    assert!(seen(&[ask(1, &[0x82]), more(1), trailers(1)]).is_ok(), "no tunnel");
+    let whole = frame(HEADERS, END_HEADERS | END_STREAM, 1, &named);
+    assert!(seen(&[whole, trailers(1)]).is_ok(), "it ended with its head");
+
+    let tunnels = Rc::<Tunnels>::default();
+    let mut coming = Coming::of_client(tunnels.clone());
+    let mut going = Going::to_client(tunnels);
+    let first = [&[b'#'; PREFACE as usize], &settings(&[])[..], &ask(1, &named)].concat();
+    coming.take_in(&mut first.clone()).unwrap();
+    let sent = [settings(&[]), headers(1, &[0x88]), reset(1)].concat();
+    sent.chunks(1).for_each(|byte| going.take_in(byte));
+    assert!(coming.take_in(&mut trailers(1)).is_ok(), "it was reset from here");
+}
+
+#[test]
+fn a_reset_is_never_an_end() {
+    let reset = |reason: u8| frame(RESET, 0, 1, &[0, 0, 0, reason]);
+    for reason in 0..=14 {
+        let told = if matches!(reason, 0 | 8) { LOUD } else { reason };
+        assert_eq!(seen(&[reset(reason)]).unwrap(), [reset(told)], "{reason}");
+        assert_eq!(seen_of_target(&[reset(reason)]), Ok(()), "{reason}");
+    }
+    let odd = [frame(RESET, 0, 1, &[0; 5]), frame(DATA, 0, 1, b"\0")];
+    assert_eq!(seen(&odd).unwrap(), odd, "h2 refuses it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_answer_is_whole_is_owed_until_its_end_goes_out() {
     let streams = Rc::<RefCell<Streams>>::default();
     let mut coming = Coming::of_target(streams.clone());
-    let mut going = Going::new(streams.clone());
+    let mut going = Going::to_target(streams.clone());
     going.take_in(&[b'#'; PREFACE as usize]);
     // Byte by byte: where frames are cut makes no difference.
     let mut goes = |frames: &[Vec<u8>]| frames.concat().chunks(1).for_each(|it| going.take_in(it));
@@ -433,7 +482,7 @@ fn whatever_comes_only_marks_of_fragments_change() {
             sent.extend(frame(kind, rng.random(), stream, &payload));
         }
         let mut read = sent.clone();
-        let mut blocks = [of_target, Coming::of_client][usize::from(client)]();
+        let mut blocks = [of_target, of_client][usize::from(client)]();
         let mut rest = &mut read[..];
         while !rest.is_empty() {
             let some = rng.random_range(1..=rest.len().min(40));
@@ -445,7 +494,8 @@ fn whatever_comes_only_marks_of_fragments_change() {
         }
         for (before, after) in sent.iter().zip(&read).filter(|(before, after)| before != after) {
             let bits = before ^ after;
-            assert!((*before, *after) == (b'#', b'>') || bits & before == 0);
+            let reset = matches!(*before, 0 | 8) && *after == LOUD;
+            assert!((*before, *after) == (b'#', b'>') || bits & before == 0 || reset);
             changed += 1;
         }
     }

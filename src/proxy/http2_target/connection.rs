@@ -27,10 +27,10 @@ use super::super::broken::Broken;
 use super::super::first_word::FirstWord;
 use super::super::headers;
 use super::super::http1_target::connection::{HEAD_BYTES, Stream};
+use super::super::http2_frames::checked::Checked;
 use super::super::http2_frames::streams::Streams;
 use super::super::noted::Noted;
 use super::super::reply::Failure;
-use super::checked::Checked;
 
 /// A connection for many exchanges.
 pub(in crate::proxy) struct Multiplexed {
@@ -101,7 +101,7 @@ impl Multiplexed {
     pub(in crate::proxy) async fn open(stream: Box<dyn Stream>) -> Result<Multiplexed, Failure> {
         let (word, tasks) = (Rc::<FirstWord>::default(), Tasks::default());
         let streams = Rc::<RefCell<Streams>>::default();
-        let stream = Checked::new(word.clone().listen(stream), streams.clone());
+        let stream = Checked::of_target(word.clone().listen(stream), streams.clone());
         let (sender, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)

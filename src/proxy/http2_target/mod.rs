@@ -1,7 +1,6 @@
 //! HTTP/2 to a target: a request in its form, its errors understood, and in `connection` what the
-//! pool keeps. `checked` has a look at the frames of such a connection.
+//! pool keeps.
 
-mod checked;
 pub(super) mod connection;
 
 use std::error::Error;

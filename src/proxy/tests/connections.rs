@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::proxy::broken::Broken;
-use crate::proxy::http1_target::connection::Connection;
+use crate::proxy::http1_target::connection::{Connection, Stream};
 use crate::proxy::http1_target::request::Announced;
 
 type Tested = Connection<BoxBody<Bytes, Infallible>>;
@@ -39,6 +39,8 @@ struct Line {
 
 #[derive(Clone, Default)]
 struct MadeUp(Rc<RefCell<Line>>);
+
+impl Stream for MadeUp {}
 
 impl AsyncRead for MadeUp {
     fn poll_read(

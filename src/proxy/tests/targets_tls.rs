@@ -11,8 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use super::bed::{Bed, PATIENCE, Setup, field, forward_by, read_until, status};
+use super::bed::{Bed, PATIENCE, Setup, field, forward_by, read_until, status, with_runtime};
+use super::http2::connect;
 use super::secure::write;
+use super::tunnels::{agreement, extended};
 use crate::model::rule::{Action, Rule, Scheme};
 use crate::proxy::target_tls::TargetTls;
 
@@ -141,6 +143,37 @@ fn a_connection_to_a_target_ends_with_a_word() {
     assert_eq!(status(&bed.get()), 200);
     assert_eq!(ended.recv_timeout(PATIENCE).unwrap().unwrap(), 0, "RFC 9112 9.8");
     target.join().unwrap();
+}
+
+#[test]
+fn a_tunnel_to_a_target_that_its_client_gives_up_ends_without_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "here.pem", &["localhost"], false);
+    let here = [directory.path().join("here.pem")];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Arc::new(serving(&here[0], None, &["http/1.1"]));
+    let origin = Origin { address: listener.local_addr().unwrap(), heads: channel().1 };
+    let target = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+        let head = read_until(&mut stream, "\r\n\r\n").unwrap();
+        stream.write_all(agreement(&head).as_bytes()).unwrap();
+        stream.read(&mut [0]).map_err(|error| error.kind())
+    });
+    let bed = bed(origin.rule("localhost"), &here, None);
+    with_runtime(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        let mut sender = sender.ready().await.unwrap();
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::task::yield_now().await;
+        }
+        let (answer, mut up) = sender.send_request(extended("/", "websocket"), false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        up.send_reset(h2::Reason::CANCEL);
+        let heard = tokio::task::spawn_blocking(|| target.join().unwrap()).await.unwrap();
+        assert_eq!(heard, Err(std::io::ErrorKind::ConnectionReset), "no close_notify");
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -161,25 +162,32 @@ fn a_drain_waits_for_tunnels_as_long_as_it_has_patience() {
     draining.join().unwrap();
 }
 
-/// Agrees as RFC 6455 asks, then says everything twice.
-fn echoing(head: &str, stream: &mut TcpStream) -> bool {
+/// What agrees to a tunnel as RFC 6455 asks.
+pub(super) fn agreement(head: &str) -> String {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     let suffix = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let text = format!("{}{suffix}", field(head, "sec-websocket-key").unwrap_or_default());
     let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
     let proof = if head.contains("/liar") { "lies".into() } else { STANDARD.encode(digest) };
-    let agreed = format!(
+    format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-accept: {proof}\r\nsec-websocket-protocol: chat\r\n\r\n"
-    );
+    )
+}
+
+/// Agrees, then says everything twice.
+fn echoing(head: &str, stream: &mut TcpStream) -> bool {
     if head.contains("/refuses") {
         return stream.write_all(b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno").is_ok();
+    }
+    if head.contains("/listens") {
+        return listens(head, stream);
     }
     if head.contains("/ignores") {
         return ok(head, stream);
     }
-    let _ = stream.write_all(agreed.as_bytes());
+    let _ = stream.write_all(agreement(head).as_bytes());
     if head.contains("/leaves") {
         let _ = stream.write_all(&[b'x'; 200 << 10]);
         return false;
@@ -199,6 +207,31 @@ fn echoing(head: &str, stream: &mut TcpStream) -> bool {
     let _ = stream.write_all(b"bye");
     false
 }
+
+/// Agrees, it may be that it says its end, and keeps in mind what was heard at last.
+fn listens(head: &str, stream: &mut TcpStream) -> bool {
+    let _ = stream.write_all(agreement(head).as_bytes());
+    if head.contains("/quiet") {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    let mut bytes = [0u8; 1024];
+    let end = loop {
+        match stream.read(&mut bytes) {
+            Ok(read @ 1..) => assert_eq!(&bytes[..read], b"x"),
+            end => break end,
+        }
+    };
+    if end.is_ok() {
+        ENDS.fetch_add(1, Relaxed);
+        // A reset behind an end is an error that nobody reads.
+        eventually("a reset", || stream.take_error().unwrap().is_some());
+    }
+    RESETS.fetch_add(1, Relaxed);
+    false
+}
+
+static ENDS: AtomicUsize = AtomicUsize::new(0);
+static RESETS: AtomicUsize = AtomicUsize::new(0);
 
 pub(super) fn extended(path: &str, protocol: &'static str) -> Request<()> {
     let mut request = Request::connect(format!("http://a{path}"))
@@ -295,6 +328,43 @@ fn a_stream_becomes_a_tunnel_only_where_the_target_proves_that_it_agrees() {
             let (answer, _up) = sender.send_request(extended(path, protocol), false).unwrap();
             assert_eq!(answer.await.unwrap().status(), status, "{path} {protocol}");
         }
+    });
+    eventually("nothing is left", || bed.metrics.in_flight.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_reset_reaches_a_target_also_behind_the_end_of_either_side() {
+    let origin = Origin::start(echoing);
+    let mut rule = forward(&[origin.address]);
+    rule.timeouts.idle = Duration::from_secs(1);
+    let bed = Bed::start(rule);
+    with_runtime(async {
+        let sender = connect(&bed, &h2::client::Builder::new()).await;
+        assert_eq!(ask(&sender, get("http://a/ignores")).await.unwrap().status(), 200);
+        let tunnel = async |path| {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, up) = sender.send_request(extended(path, "websocket"), false).unwrap();
+            (up, answer.await.unwrap().into_body())
+        };
+        let (mut up, _down) = tunnel("/listens").await;
+        up.send_data(Bytes::from_static(b"x"), true).unwrap();
+        eventually("the target hears of the end", || ENDS.load(Relaxed) == 1);
+        up.send_reset(h2::Reason::CANCEL);
+        eventually("the target hears of the reset", || RESETS.load(Relaxed) == 1);
+
+        let (mut up, mut down) = tunnel("/listens/quiet").await;
+        while let Some(data) = down.data().await {
+            assert_eq!(data.unwrap(), "", "the target's end");
+        }
+        up.send_reset(h2::Reason::CANCEL);
+        eventually("the target hears of the reset", || RESETS.load(Relaxed) == 2);
+
+        // A tunnel in which nothing moves has not ended either.
+        let (_up, mut down) = tunnel("/listens").await;
+        let cut = down.data().await.unwrap().unwrap_err();
+        assert_eq!(cut.reason(), Some(h2::Reason::CANCEL));
+        eventually("the target hears of the cut", || RESETS.load(Relaxed) == 3);
+        assert_eq!(ENDS.load(Relaxed), 1);
     });
     eventually("nothing is left", || bed.metrics.in_flight.load(Relaxed) == 0);
 }

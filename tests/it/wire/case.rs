@@ -36,6 +36,8 @@ pub struct Case {
     pub http2: bool,
     /// Its origin speaks nothing else.
     pub http2_origin: bool,
+    /// It asks for a tunnel over HTTP/2 (RFC 8441), which a proxy need not offer.
+    pub extended: bool,
     /// A path does not tell where it belongs.
     pub by_host: bool,
     /// What stands on the wire is not only HTTP/1.1 messages.
@@ -87,6 +89,12 @@ pub enum Play {
     Return,
     /// Says whatever comes in capitals until it ends.
     Shout,
+    /// Agrees to become a WebSocket, as RFC 6455, section 4.2.2, asks.
+    Agree,
+    /// Reads until the proxy is done.
+    Listen,
+    /// Breaks the connection off.
+    Reset,
     Await(&'static str),
     Mark(&'static str),
 }
@@ -103,6 +111,7 @@ pub fn must(name: &'static str, rfc: &'static str) -> Case {
         hurried: false,
         http2: false,
         http2_origin: false,
+        extended: false,
         by_host: false,
         free_form: false,
         departure: None,
@@ -188,6 +197,10 @@ impl Case {
 
     pub fn http2_origin(self) -> Case {
         Case { http2_origin: true, free_form: true, ..self }
+    }
+
+    pub fn extended(self) -> Case {
+        Case { extended: true, ..self }
     }
 
     pub fn departs(self, record: &'static str) -> Case {

@@ -9,6 +9,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest;
+use rustix::net::sockopt;
+
 use super::case::{Case, Play};
 use super::frames;
 use super::message;
@@ -33,7 +38,8 @@ pub struct Stage {
 #[derive(Default)]
 struct State {
     sides: Vec<Side>,
-    streams: Vec<TcpStream>,
+    /// None where it was broken off.
+    streams: Vec<Option<TcpStream>>,
     requests: usize,
     marks: BTreeSet<&'static str>,
     over: bool,
@@ -66,7 +72,7 @@ impl Origin {
             (state.sides.clone(), std::mem::take(&mut state.streams))
         };
         self.stage.changed.notify_all();
-        for stream in streams {
+        for stream in streams.into_iter().flatten() {
             // It may have ended already.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -118,7 +124,7 @@ fn accept(listener: &TcpListener, stage: &Arc<Stage>) {
         }
         let index = state.sides.len();
         state.sides.push(Side::default());
-        state.streams.push(stream.try_clone().unwrap());
+        state.streams.push(Some(stream.try_clone().unwrap()));
         drop(state);
         let conversation = Conversation { stream, stage: stage.clone(), index, at: 0 };
         conversations.push(std::thread::spawn(move || conversation.run()));
@@ -175,6 +181,16 @@ impl Conversation {
             Play::Hang => self.stage.wait(self.stage.entrance.patience, |_| false),
             Play::Return => self.turn_back(number),
             Play::Shout => self.shout(),
+            Play::Agree => self.agree(),
+            Play::Listen => {
+                while self.more() {}
+                false
+            }
+            Play::Reset => {
+                sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
+                self.stage.state.lock().unwrap().streams[self.index] = None;
+                false
+            }
             Play::Await(name) => self.stage.awaits(name),
             Play::Mark(name) => {
                 self.stage.mark(name);
@@ -279,6 +295,21 @@ impl Conversation {
         }
     }
 
+    fn agree(&mut self) -> bool {
+        let head = self.bytes();
+        let Ok(Some(request)) = message::request(&head) else { return false };
+        self.at += request.length;
+        let key = request.fields.one("sec-websocket-key").unwrap_or_default();
+        let text = format!("{key}{KEY_SUFFIX}");
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        let agreed = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            STANDARD.encode(digest)
+        );
+        self.stream.write_all(agreed.as_bytes()).is_ok()
+    }
+
     /// What came and is not understood yet.
     fn bytes(&self) -> Vec<u8> {
         self.stage.state.lock().unwrap().sides[self.index].bytes[self.at..].to_vec()
@@ -308,5 +339,7 @@ impl Conversation {
 pub const SHORT: Duration = Duration::from_secs(1);
 /// How a request says that it comes in chunks.
 const CODED: &[u8] = b"transfer-encoding: chunked";
+/// What RFC 6455, section 1.3, puts behind a key.
+const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Times that a request may come round.
 const MOST_TURNS: usize = 40;

@@ -4,6 +4,7 @@ mod bodies;
 mod heads;
 mod hostile;
 mod malformed;
+mod tunnels;
 
 use crate::wire::case::{Case, Verdict};
 use crate::wire::frames::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, block, frame, preface, read};
@@ -11,7 +12,7 @@ use crate::wire::message::Message;
 use crate::wire::seen::{Seen, demand, same, untouched};
 
 pub fn cases() -> Vec<Case> {
-    [heads::cases(), malformed::cases(), bodies::cases(), hostile::cases()]
+    [heads::cases(), malformed::cases(), bodies::cases(), hostile::cases(), tunnels::cases()]
         .into_iter()
         .flatten()
         .collect()
@@ -61,7 +62,7 @@ fn begun(
 }
 
 /// The statuses of all answers.
-fn statuses(seen: &Seen) -> Vec<u16> {
+pub(super) fn statuses(seen: &Seen) -> Vec<u16> {
     seen.client.iter().flat_map(|side| read(&side.bytes)).filter_map(|it| it.status()).collect()
 }
 

@@ -1,5 +1,4 @@
-//! A connection to a target whose frames are looked at on their way. What is looked for is known to
-//! `http2_frames`.
+//! A connection whose frames are looked at on their way, in both directions.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -9,22 +8,30 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::http2_frames::coming::Coming;
-use super::super::http2_frames::going::Going;
-use super::super::http2_frames::streams::Streams;
+use super::coming::Coming;
+use super::going::Going;
+use super::streams::Streams;
+use super::tunnels::Tunnels;
 
-/// A connection that fails where the target says what it must not.
-pub(super) struct Checked<T> {
+/// A connection that fails where the other side says what it must not.
+pub(in crate::proxy) struct Checked<T> {
     inner: T,
     comes: Coming,
     goes: Going,
 }
 
 impl<T> Checked<T> {
-    /// Nothing was read of it yet, or written; its frames tell `streams` what becomes of those.
-    pub(super) fn new(inner: T, streams: Rc<RefCell<Streams>>) -> Checked<T> {
+    /// A client's, of which nothing was read yet, or written.
+    pub(in crate::proxy) fn of_client(inner: T) -> Checked<T> {
+        let tunnels = Rc::<Tunnels>::default();
+        let comes = Coming::of_client(tunnels.clone());
+        Checked { inner, comes, goes: Going::to_client(tunnels) }
+    }
+
+    /// A target's in the same way; its frames tell `streams` what becomes of those.
+    pub(in crate::proxy) fn of_target(inner: T, streams: Rc<RefCell<Streams>>) -> Checked<T> {
         let comes = Coming::of_target(streams.clone());
-        Checked { inner, comes, goes: Going::new(streams) }
+        Checked { inner, comes, goes: Going::to_target(streams) }
     }
 }
 
