@@ -3,7 +3,7 @@
 //! Over HTTP/2 its first word is what it allows (RFC 9113, section 3.4), and hyper has no other way
 //! to tell a limit that was said from the one assumed before. Understands nothing of what is said.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -14,7 +14,8 @@ use tokio_util::io::InspectReader;
 #[derive(Default)]
 pub(super) struct FirstWord {
     heard: Cell<u64>,
-    waiting: Cell<Option<Waker>>,
+    over: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl FirstWord {
@@ -30,13 +31,22 @@ impl FirstWord {
         })
     }
 
-    /// Ready once something was said.
+    /// Ready once something was said, or nothing will be.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.heard.get() > 0 {
+        if self.heard.get() > 0 || self.over.get() {
             return Poll::Ready(());
         }
-        self.waiting.set(Some(cx.waker().clone()));
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|it| it.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
         Poll::Pending
+    }
+
+    /// Nothing more is said.
+    pub(super) fn ends(&self) {
+        self.over.set(true);
+        self.wake();
     }
 
     /// How many pieces were read so far.
@@ -47,11 +57,13 @@ impl FirstWord {
     fn say(&self) {
         let before = self.heard.get();
         self.heard.set(before.wrapping_add(1));
-        if before == 0
-            && let Some(waiting) = self.waiting.take()
-        {
-            waiting.wake();
+        if before == 0 {
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
     }
 }
 

@@ -84,7 +84,7 @@ enum Carrier {
     Http1(Box<Connection>),
     /// The same while the request goes on by itself.
     Uploading(Upload),
-    Http2(Exchange),
+    Http2(Box<Exchange>),
     /// The exchange is over.
     Over,
 }
@@ -92,7 +92,7 @@ enum Carrier {
 /// What is left of a request whose answer is whole.
 pub(super) enum Rest {
     Http1(Upload),
-    Http2(Exchange),
+    Http2(Box<Exchange>),
 }
 
 impl Endpoint {
@@ -147,7 +147,7 @@ impl Pool {
             && !http1_only
             && let Some(connection) = self.with_room(to)
         {
-            return Some(self.lend(Carrier::Http2(Exchange::begin(connection)), true, to));
+            return Some(self.lend(Carrier::among_others(connection), true, to));
         }
         loop {
             let mut idle = self.idle.borrow_mut().get_mut(to)?.pop()?;
@@ -168,9 +168,9 @@ impl Pool {
         let may_be_shared = to.address.scheme != Scheme::Http && !http1_only;
         let turn = if may_be_shared { self.turn(to).await } else { None };
         if turn.is_some()
-            && let Some(connection) = self.with_room(to)
+            && let Some(connection) = self.first_with_room(to).await
         {
-            return Ok((self.lend(Carrier::Http2(Exchange::begin(connection)), true, to), None));
+            return Ok((self.lend(Carrier::among_others(connection), true, to), None));
         }
         let (opened, rtt) = self.dialer.open(to, http1_only).await?;
         let carrier = match opened {
@@ -180,9 +180,7 @@ impl Pool {
                 }
                 Carrier::Http1(connection)
             }
-            Opened::Http2(connection) => {
-                Carrier::Http2(Exchange::begin(self.share(to, connection)))
-            }
+            Opened::Http2(connection) => Carrier::among_others(self.share(to, connection)),
         };
         Ok((self.lend(carrier, false, to), Some(rtt)))
     }
@@ -218,6 +216,23 @@ impl Pool {
         shared.get(to)?.connections.iter().rev().find(|it| it.has_room()).cloned()
     }
 
+    /// The same; how much room there is the target says with its first word.
+    async fn first_with_room(&self, to: &Endpoint) -> Option<Rc<Multiplexed>> {
+        let untold = || {
+            let shared = self.shared.borrow();
+            let connections = &shared.get(to)?.connections;
+            connections.last().filter(|_| !connections.iter().any(|it| it.is_told())).cloned()
+        };
+        let room = self.with_room(to);
+        if room.is_none()
+            && let Some(first) = untold()
+        {
+            first.told().await;
+            return self.with_room(to);
+        }
+        room
+    }
+
     fn lend(self: &Rc<Self>, carrier: Carrier, reused: bool, to: &Endpoint) -> Lease {
         Lease { carrier, reused, spoilt: false, endpoint: to.clone(), pool: self.clone() }
     }
@@ -247,6 +262,13 @@ impl Pool {
                 !known.connections.is_empty() || Arc::strong_count(&known.turn) > 1
             });
         }
+    }
+}
+
+impl Carrier {
+    /// One more exchange over this connection.
+    fn among_others(connection: Rc<Multiplexed>) -> Carrier {
+        Carrier::Http2(Box::new(Exchange::begin(connection)))
     }
 }
 

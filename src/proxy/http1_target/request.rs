@@ -132,8 +132,19 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// Whether something stands here to be sent, the first of the request being gone. Otherwise it
     /// is the client that is waited for, or nothing that an answer could be to.
     pub(super) fn is_cut_off(&self) -> bool {
-        let waiting = self.body.is_some() && self.data.is_empty() && self.end.is_empty();
+        let waiting = self.is_held() || (self.body.is_some() && self.has_no_data());
         self.moves > 0 && !self.flushed && !waiting
+    }
+
+    /// Whether all of it stands here but its end, which only HTTP/2 says apart. What comes in its
+    /// place may make the request malformed, which must not have gone on then (RFC 9113, section
+    /// 8.1.1).
+    fn is_held(&self) -> bool {
+        matches!(self.body, Some((_, Announced::Length(0))))
+    }
+
+    fn has_no_data(&self) -> bool {
+        self.data.is_empty() && self.end.is_empty()
     }
 
     /// The body, where nothing of the request is gone.
@@ -148,12 +159,9 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     {
         while !self.flushed {
             // What comes first of a body goes with the head.
-            let more = if self.data.is_empty() && self.end.is_empty() {
-                self.more(cx)?
-            } else {
-                Poll::Ready(())
-            };
-            if self.gone < self.text.len() || !self.data.is_empty() || !self.end.is_empty() {
+            let more =
+                if self.is_held() || self.has_no_data() { self.more(cx)? } else { Poll::Ready(()) };
+            if !self.is_held() && (self.gone < self.text.len() || !self.has_no_data()) {
                 ready!(self.write(to, cx))?;
                 continue;
             }
@@ -203,8 +211,10 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                     }
                     _ => {}
                 }
-                self.data = data;
-                // In HTTP/2 the last byte need not be the end.
+                // An empty piece may come behind the last byte.
+                if !data.is_empty() {
+                    self.data = data;
+                }
                 matches!(announced, Announced::Length(0)) && body.is_end_stream()
             }
         };
@@ -219,7 +229,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         T: AsyncWrite + Unpin,
     {
         let text = &self.text[self.gone..];
-        let written = if self.data.is_empty() && self.end.is_empty() {
+        let written = if self.has_no_data() {
             Pin::new(to).poll_write(cx, text)
         } else {
             let slices = [IoSlice::new(text), IoSlice::new(&self.data), IoSlice::new(self.end)];

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::TE;
+use http::header::{HeaderMap, TE};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -48,9 +48,14 @@ pub(in crate::proxy) struct Multiplexed {
 pub(in crate::proxy) struct Exchange {
     connection: Rc<Multiplexed>,
     answer: Option<Pin<Box<Answer>>>,
+    /// The head of the answer, while its end is waited for.
+    head: Option<Response<Noted>>,
     /// The request's body, where nothing of it was sent.
     unsent: Option<RequestBody>,
     body: Option<Incoming>,
+    /// What comes last of the answer's bytes, and behind them.
+    last: Option<Bytes>,
+    trailers: Option<HeaderMap>,
     /// None where the request has no body.
     upload: Option<Rc<Upload>>,
     /// What had been heard over the connection before.
@@ -114,8 +119,7 @@ impl Multiplexed {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Failure::ConnectRefused)?;
-        let (exchanges, most) =
-            (Rc::<Cell<usize>>::default(), Rc::new(Cell::new(STREAMS as usize)));
+        let (exchanges, most) = (Rc::<Cell<usize>>::default(), Rc::new(Cell::new(UNTOLD)));
         let driven = drive(connection, word.clone(), most.clone());
         let (task, under_way) = (tasks.0.connection.get().cloned(), exchanges.clone());
         spawn_local(async move {
@@ -141,6 +145,16 @@ impl Multiplexed {
         self.is_good() && self.exchanges.get() < self.most.get()
     }
 
+    /// Whether the target has said how many it allows.
+    pub(in crate::proxy) fn is_told(&self) -> bool {
+        self.word.heard() > 0
+    }
+
+    /// Returns once it has, or never will.
+    pub(in crate::proxy) async fn told(&self) {
+        poll_fn(|cx| self.word.poll(cx)).await;
+    }
+
     /// For how long it has carried none.
     pub(in crate::proxy) fn idle(&self) -> Duration {
         if self.exchanges.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() }
@@ -152,7 +166,17 @@ impl Exchange {
     pub(in crate::proxy) fn begin(connection: Rc<Multiplexed>) -> Exchange {
         connection.exchanges.set(connection.exchanges.get() + 1);
         let heard = connection.word.heard();
-        Exchange { connection, answer: None, unsent: None, body: None, upload: None, heard }
+        Exchange {
+            connection,
+            answer: None,
+            head: None,
+            unsent: None,
+            body: None,
+            last: None,
+            trailers: None,
+            upload: None,
+            heard,
+        }
     }
 
     /// Asks the target.
@@ -174,25 +198,31 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Noted>, Broken>> {
-        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(Broken::Ended)) };
-        let answered = ready!(answer.as_mut().poll(cx));
-        self.answer = None;
-        Poll::Ready(match answered {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                // TE is for requests (RFC 9113, section 8.2.2).
-                if headers::have_blanks_around(&parts.headers) || parts.headers.contains_key(TE) {
-                    return Poll::Ready(Err(Broken::Message));
+        if let Some(answer) = &mut self.answer {
+            let answered = ready!(answer.as_mut().poll(cx));
+            self.answer = None;
+            let response = match answered {
+                Ok(response) => response,
+                Err(mut refused) => {
+                    self.unsent = refused.take_message().map(|request| request.into_body().inner);
+                    return Poll::Ready(Err(Broken::Hyper(refused.into_error())));
                 }
-                self.body = Some(body);
-                let noted = Noted::of(&parts.headers);
-                Ok(Response::from_parts(parts, noted))
+            };
+            let (parts, body) = response.into_parts();
+            // TE is for requests (RFC 9113, section 8.2.2).
+            if headers::have_blanks_around(&parts.headers) || parts.headers.contains_key(TE) {
+                return Poll::Ready(Err(Broken::Message));
             }
-            Err(mut refused) => {
-                self.unsent = refused.take_message().map(|request| request.into_body().inner);
-                Err(Broken::Hyper(refused.into_error()))
+            self.body = Some(body);
+            let noted = Noted::of(&parts.headers);
+            let head = Response::from_parts(parts, noted);
+            if !self.lacks_its_end() {
+                return Poll::Ready(Ok(head));
             }
-        })
+            self.head = Some(head);
+        }
+        ready!(self.poll_end(cx))?;
+        Poll::Ready(self.head.take().ok_or(Broken::Ended))
     }
 
     /// The body of a request of which nothing was sent.
@@ -205,14 +235,47 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        match ready!(body::poll_stream(body, cx)) {
-            // All of it was there before the connection ended; h2 has forgotten that it was.
-            Some(Err(broken)) if !broken.is_malformed() && body.size_hint().exact() == Some(0) => {
-                Poll::Ready(None)
+        if self.last.is_none() {
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            frame => Poll::Ready(frame),
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            let frame = match ready!(body::poll_stream(body, cx)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            match frame.into_data() {
+                Ok(data) => self.last = Some(data),
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
         }
+        if let Err(broken) = ready!(self.poll_end(cx)) {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        Poll::Ready(self.last.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    /// Whether all bytes of the answer are there, as many as were announced, and its end is not.
+    fn lacks_its_end(&self) -> bool {
+        let lacks = |body: &Incoming| body.size_hint().exact() == Some(0) && !body.is_end_stream();
+        self.body.as_ref().is_some_and(lacks)
+    }
+
+    /// Waits for such an end: what comes in its place may make the answer malformed, and then it
+    /// must not have gone on (RFC 9113, section 8.1.1).
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        while self.lacks_its_end()
+            && let Some(body) = &mut self.body
+        {
+            match ready!(body::poll_stream(body, cx)) {
+                // All of it was there before the connection ended; h2 has forgotten that it was.
+                Some(Err(broken)) if !broken.is_malformed() => self.body = None,
+                Some(Err(broken)) => return Poll::Ready(Err(broken)),
+                Some(Ok(frame)) => self.trailers = frame.into_trailers().ok(),
+                None => self.body = None,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// How much of the answer's body is still to come.
@@ -222,7 +285,8 @@ impl Exchange {
 
     /// Whether nothing of the answer's body is still to come.
     pub(in crate::proxy) fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        let nothing_waits = self.last.is_none() && self.trailers.is_none();
+        nothing_waits && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// Whether all of the request was handed to the connection.
@@ -379,6 +443,7 @@ async fn drive<T>(
     });
     // How it ended is told to whoever used it.
     let _ = ended.await;
+    word.ends();
 }
 
 /// Sees to it that a connection ends which nobody uses any more: a target that takes nothing in
@@ -396,8 +461,8 @@ async fn take_leave(task: AbortHandle, exchanges: &Cell<usize>) {
 
 /// Requests at once over one connection, where the target allows as many.
 const STREAMS: u32 = 100;
-/// Requests at once before the target has said how many it allows; more wait for its word, which
-/// comes with its first bytes.
+/// Requests at once before the target has said how many it allows. What h2 holds beyond a limit it
+/// would send even if the target says meanwhile that it leaves (RFC 9113, section 6.8).
 const UNTOLD: usize = 1;
 /// What a target may send ahead of a client, per request; for all together it is the sum, so that
 /// clients that take nothing in do not hold up the others.
@@ -413,97 +478,4 @@ const OWED: Duration = Duration::from_secs(20);
 const LEAVE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-    use super::*;
-    use crate::telemetry::clock::Clock;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_nobody_uses_ends_though_it_has_something_left_to_say() {
-        let local = tokio::task::LocalSet::new();
-        let until_it_ends = async {
-            let exchanges = Rc::new(Cell::new(1));
-            let stuck = spawn_local(std::future::pending::<()>());
-            let leaving = take_leave(stuck.abort_handle(), &exchanges);
-            assert!(tokio::time::timeout(LEAVE * 10, leaving).await.is_err(), "it is in use");
-            exchanges.set(0);
-            let begun = tokio::time::Instant::now();
-            take_leave(stuck.abort_handle(), &exchanges).await;
-            assert!((LEAVE..=LEAVE * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-            assert!(stuck.await.unwrap_err().is_cancelled());
-        };
-        local.run_until(until_it_ends).await;
-    }
-
-    /// A target that takes in so many bytes of a request and answers it before it has all; it takes
-    /// in the rest when told.
-    async fn early(mut stream: DuplexStream, window: u8, told: impl Future<Output = ()>) {
-        let mut preface = [0; 24];
-        stream.read_exact(&mut preface).await.unwrap();
-        // SETTINGS_INITIAL_WINDOW_SIZE.
-        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, window];
-        let acknowledged = [0, 0, 0, 4, 1, 0, 0, 0, 0];
-        stream.write_all(&[&settings[..], &acknowledged].concat()).await.unwrap();
-        let mut seen = Vec::new();
-        // All that it takes in of the body.
-        while !seen.ends_with(&vec![b'x'; usize::from(window)]) {
-            assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
-        }
-        // :status 200, and the end (RFC 7541, appendix A).
-        stream.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await.unwrap();
-        let more = [0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 1, 0];
-        let (mut told, mut may_tell) = (pin!(told), true);
-        loop {
-            tokio::select! {
-                () = told.as_mut(), if may_tell => {
-                    may_tell = false;
-                    stream.write_all(&more).await.unwrap();
-                }
-                read = stream.read_buf(&mut seen) => {
-                    if read.is_ok_and(|read| read > 0) {
-                        continue;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Whether a connection to it is good for long once its early answer is there.
-    async fn lasts(told: impl Future<Output = ()> + 'static) -> bool {
-        let (near, far) = tokio::io::duplex(1 << 16);
-        let target = spawn_local(early(far, 10, told));
-        let Ok(connection) = Multiplexed::open(Box::new(near)).await else { panic!("no HTTP/2") };
-        let connection = Rc::new(connection);
-        let mut exchange = Exchange::begin(connection.clone());
-        let progress = Progress::new(Clock::new(), tokio::time::Instant::now());
-        let body = RequestBody::own(Bytes::from_static(&[b'x'; 20]), &progress);
-        let mut request = Request::post("http://a/").body(body).unwrap();
-        *request.version_mut() = http::Version::HTTP_2;
-        exchange.ask(request);
-        let answer = poll_fn(|cx| exchange.poll_head(cx)).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert!(exchange.is_sent() && exchange.is_end_stream(), "h2 has the rest of it");
-        drop(exchange);
-        assert!(connection.has_room());
-        tokio::time::sleep(OWED - Duration::from_millis(1)).await;
-        assert!(connection.has_room(), "it may still go");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let lasts = connection.is_good();
-        drop(connection);
-        tokio::time::sleep(LEAVE * 3).await;
-        assert!(target.is_finished(), "nothing is left of it");
-        lasts
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_cannot_get_rid_of_a_request_carries_nothing_new() {
-        let local = tokio::task::LocalSet::new();
-        let both = async {
-            assert!(!lasts(std::future::pending()).await);
-            assert!(lasts(tokio::time::sleep(Duration::from_secs(1))).await);
-        };
-        local.run_until(both).await;
-    }
-}
+mod tests;

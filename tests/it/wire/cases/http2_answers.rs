@@ -1,13 +1,13 @@
 //! Answers of an origin that speaks HTTP/2 and minds no rules, and what becomes of them.
 
-use super::streams::{get, is_refused};
+use super::streams::{self, get, is_refused};
 use crate::wire::case::{Case, Play, Step, Verdict, must, say};
 use crate::wire::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PROMISE, RESET, SETTINGS, WINDOW,
-    block, frame, preface, read,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, PROMISE, RESET,
+    SETTINGS, WINDOW, block, frame, preface, read,
 };
 use crate::wire::message::Message;
-use crate::wire::seen::{Seen, bad_gateway, demand, same, visibly_cut};
+use crate::wire::seen::{Seen, Side, bad_gateway, demand, same, visibly_cut};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = well_formed();
@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(bodies());
     cases.extend(behind_a_length());
     cases.extend(broken_frames());
+    cases.push(leaves());
     cases
 }
 
@@ -252,28 +253,86 @@ fn bodies() -> Vec<Case> {
 }
 
 /// Trailers that are malformed though all of the body was there, to a client that can be told.
+/// All bytes that were announced, and then something in place of the end.
 fn behind_a_length() -> Vec<Case> {
-    [
-        ("h2-origin-length-then-status-in-trailers", "RFC 9113 8.1", OK),
-        ("h2-origin-length-then-trailer-behind-a-space", "RFC 9113 8.2.1", ("x-check", " 1")),
-    ]
-    .into_iter()
-    .map(|(name, rfc, trailer)| {
-        let answer = [head(0, &[OK, ("content-length", "5")]), data(0, b"hello")].concat();
-        let begun = say([settings(&[]), answer].concat());
-        let plays = [Play::Stream, begun, Play::Await("body"), say(head(END_STREAM, &[trailer]))];
-        let case = must(name, rfc).http2().http2_origin().send(preface()).send(get(name, 1, &[]));
-        case.then(Step::Until(b"hello"))
-            .then(Step::Mark("body"))
+    let answer = |length| head(0, &[OK, ("content-length", length)]);
+    let trailers = |field: (&str, &str)| head(END_STREAM, &[field]);
+    let bad = [
+        ("h2-origin-length-then-more", "RFC 9113 8.1.1", data(END_STREAM, b"x")),
+        ("h2-origin-length-then-status-in-trailers", "RFC 9113 8.1", trailers(OK)),
+        ("h2-origin-length-then-trailer-behind-a-space", "RFC 9113 8.2.1", trailers(("x", " 1"))),
+    ];
+    let good = [
+        ("h2-origin-length-then-nothing", "RFC 9113 8.1.1", data(END_STREAM, b"")),
+        ("h2-origin-length-then-trailers", "RFC 9113 8.1", trailers(("x", "1"))),
+    ];
+    let said = |last: Vec<u8>| [answer("5"), data(0, b"hello"), data(0, b""), last];
+    let mut cases: Vec<Case> = bad
+        .into_iter()
+        .map(|(name, rfc, last)| gives(name, rfc, &said(last)).check(visibly_cut))
+        .collect();
+    cases.extend(good.into_iter().map(|(name, rfc, last)| {
+        gives(name, rfc, &said(last))
+            .check(|seen| same("the body", &seen.answer()?.body[..], b"hello"))
+    }));
+    let none = [answer("0"), data(END_STREAM, b"x")];
+    cases.push(
+        gives("h2-origin-length-of-nothing-then-more", "RFC 9113 8.1.1", &none).check(visibly_cut),
+    );
+    let none = [answer("0"), data(END_STREAM, b"")];
+    cases.push(
+        gives("h2-origin-length-of-nothing", "RFC 9113 8.1.1", &none)
+            .check(|seen| same("status", seen.answer()?.status(), 200)),
+    );
+    let name = "h2-origin-length-then-trailer-behind-a-space-to-http2";
+    let case = must(name, "RFC 9113 8.2.1").http2().http2_origin().send(preface());
+    let said = [vec![settings(&[])], said(trailers(("x", " 1"))).to_vec()].concat().concat();
+    cases.push(
+        case.send(get(name, 1, &[]))
             .then(Step::Streams(1))
-            .plays(plays.into_iter().chain([Play::Hang]))
+            .plays([Play::Stream, say(said), Play::Hang])
             .check(|seen| {
                 let frames = read(&seen.near().bytes);
                 let clean = frames.iter().any(|it| it.kind != RESET && it.ends_stream());
                 demand(!clean && is_refused(seen), || "passed on as if it were whole".into())
-            })
-    })
-    .collect()
+            }),
+    );
+    cases
+}
+
+/// An origin that takes its leave, for everything but what it was asked before, once it is asked.
+fn leaves() -> Case {
+    let name = "h2-origin-that-leaves";
+    let (all, none) = (0x7fff_ffff_u32.to_be_bytes(), [0; 4]);
+    let leave = frame(GOAWAY, 0, 0, &[all, none].concat());
+    let answer = head(END_STREAM, &[OK]);
+    must(name, "RFC 9113 6.8")
+        .http2()
+        .http2_origin()
+        .send([preface(), get(name, 1, &[]), get(name, 3, &[])].concat())
+        .then(Step::Streams(2))
+        .plays([
+            Play::Stream,
+            say([settings(&[]), leave].concat()),
+            Play::Await("another connection"),
+            say(answer.clone()),
+            Play::Hang,
+        ])
+        .plays([
+            Play::Stream,
+            say([settings(&[]), answer].concat()),
+            Play::Mark("another connection"),
+            Play::Hang,
+        ])
+        .check(|seen| {
+            let asked = |side: &Side| {
+                let frames = side.bytes.get(PREFACE.len()..).map(read).unwrap_or_default();
+                frames.iter().filter(|it| it.kind == HEADERS).count()
+            };
+            let asked: Vec<usize> = seen.origin.iter().map(asked).collect();
+            same("requests over each connection", asked, vec![1, 1])?;
+            same("answers", streams::statuses(seen), vec![200, 200])
+        })
 }
 
 /// What breaks the connection, before an answer that could otherwise be taken.

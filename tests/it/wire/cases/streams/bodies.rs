@@ -8,6 +8,7 @@ use crate::wire::seen::{Seen, demand, same};
 pub fn cases() -> Vec<Case> {
     let mut cases = whole();
     cases.extend(not_whole());
+    cases.extend(behind_a_length());
     cases.extend(trailers());
     cases.extend(cut());
     cases
@@ -39,6 +40,18 @@ fn whole() -> Vec<Case> {
             "RFC 9113 6.1",
             &[],
             vec![data(0, b"hello"), data(END_STREAM, b"")],
+        ),
+        (
+            "h2-body-with-length-ended-by-nothing",
+            "RFC 9113 8.1.1",
+            length,
+            vec![data(0, b"hello"), data(0, b""), data(END_STREAM, b"")],
+        ),
+        (
+            "h2-body-with-length-ended-by-trailers",
+            "RFC 9113 8.1",
+            length,
+            vec![data(0, b"hel"), data(0, b"lo"), head(END_STREAM, 1, &[("x-check", "1")])],
         ),
     ]
     .into_iter()
@@ -74,6 +87,39 @@ fn not_whole() -> Vec<Case> {
                 demand(!seen.near().bytes.is_empty() && left, || "the origin is not told".into())
             }),
     );
+    cases
+}
+
+/// All bytes that were announced, and then something in place of the end.
+fn behind_a_length() -> Vec<Case> {
+    let trailers = |field: (&str, &str)| head(END_STREAM, 1, &[field]);
+    let mut cases: Vec<Case> = [
+        ("h2-length-then-more", "RFC 9113 8.1.1", data(END_STREAM, b"x")),
+        ("h2-length-then-path-in-trailers", "RFC 9113 8.1", trailers((":path", "/x"))),
+        ("h2-length-then-trailer-behind-a-space", "RFC 9113 8.2.1", trailers(("x-check", " 1"))),
+    ]
+    .into_iter()
+    .map(|(name, rfc, last)| {
+        let more = [("content-length", "5")];
+        post(name, rfc, &more, &[data(0, b"hello"), last]).check(is_not_whole)
+    })
+    .collect();
+    let nothing = [("content-length", "0")];
+    cases.push(
+        post("h2-length-of-nothing-then-more", "RFC 9113 8.1.1", &nothing, &[data(0, b"x")])
+            .check(is_not_whole),
+    );
+    cases.push(
+        post("h2-length-of-nothing", "RFC 9113 8.1.1", &nothing, &[data(END_STREAM, b"")])
+            .check(served(|request| same("the body", &request.body[..], b""))),
+    );
+    let name = "h2-length-then-reset";
+    let post = request(name, "POST", 0, 1, &[("content-length", "5")]);
+    let case = begun(must, name, "RFC 9113 8.1").send([post, data(0, b"hello")].concat());
+    cases.push(case.send(frame(RESET, 0, 1, &[0, 0, 0, 8])).then(Step::Left).check(|seen| {
+        same("whole requests at the origin", seen.requests()?.len(), 0)?;
+        demand(seen.far().end.is_some(), || "the origin is not left".into())
+    }));
     cases
 }
 
