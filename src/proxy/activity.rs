@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::body::Progress;
 
-/// What sends over the stream that is a tunnel, once there is such a thing.
-pub(super) type Sending = Cell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
+/// What sends over the stream that is a tunnel.
+pub(super) type Sending = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What goes on at one client's connection.
 pub(super) struct Activity {
@@ -32,7 +32,7 @@ pub(super) struct Activity {
     hangs_up: Cell<bool>,
     /// How far the last request's body was read; none where it had none.
     reading: RefCell<Option<Rc<Progress>>>,
-    tunnel: RefCell<Option<Rc<Sending>>>,
+    tunnel: RefCell<Option<Rc<Cell<Option<Sending>>>>>,
 }
 
 impl Activity {
@@ -117,15 +117,15 @@ impl Activity {
         self.reading.replace(Some(progress));
     }
 
-    /// A stream is about to become a tunnel.
-    pub(super) fn becomes_tunnel(&self) -> Rc<Sending> {
-        let sending = Rc::<Sending>::default();
+    /// A stream is about to become a tunnel, and what sends over it will be there.
+    pub(super) fn becomes_tunnel(&self) -> Rc<Cell<Option<Sending>>> {
+        let sending = Rc::<Cell<Option<Sending>>>::default();
         self.tunnel.replace(Some(sending.clone()));
         sending
     }
 
     /// The tunnel that a stream has just become is what sends over it.
-    pub(super) fn take_tunnel(&self) -> Option<Rc<Sending>> {
+    pub(super) fn take_tunnel(&self) -> Option<Rc<Cell<Option<Sending>>>> {
         self.tunnel.take()
     }
 

@@ -35,6 +35,15 @@ impl Broken {
         }
     }
 
+    /// Whether the target has reset the stream.
+    pub(super) fn is_reset(&self) -> bool {
+        match self {
+            Broken::Reset => true,
+            Broken::Hyper(error) => http2_target::is_reset(error),
+            _ => false,
+        }
+    }
+
     /// Whether the target says that it has not looked at the request.
     pub(super) fn is_unseen(&self) -> bool {
         matches!(self, Broken::Hyper(error) if http2_target::is_unseen(error))

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::timeout;
 
 use super::body::{Patience, RequestBody};
 use super::broken::Broken;
@@ -218,19 +219,32 @@ impl Pool {
 
     /// The same; how much room there is the target says with its first word.
     async fn first_with_room(&self, to: &Endpoint) -> Option<Rc<Multiplexed>> {
-        let untold = || {
-            let shared = self.shared.borrow();
-            let connections = &shared.get(to)?.connections;
-            connections.last().filter(|_| !connections.iter().any(|it| it.is_told())).cloned()
-        };
         let room = self.with_room(to);
         if room.is_none()
-            && let Some(first) = untold()
+            && let Some(newest) = self.about_to_say(to)
         {
-            first.told().await;
+            // Without a word there is no room.
+            let _ = timeout(WORD, newest.told()).await;
             return self.with_room(to);
         }
         room
+    }
+
+    /// The connection whose target is to say how much it allows. It has said so if it was one over
+    /// another one, and where it keeps silent for long nobody waits for it any more.
+    fn about_to_say(&self, to: &Endpoint) -> Option<Rc<Multiplexed>> {
+        let shared = self.shared.borrow();
+        let good = shared.get(to)?.connections.iter().filter(|it| it.is_good());
+        let mut newest = None;
+        for connection in good {
+            match connection.most() {
+                Some(1) => return None,
+                Some(_) => {}
+                None if connection.age() > WORD => return None,
+                None => newest = Some(connection.clone()),
+            }
+        }
+        newest
     }
 
     fn lend(self: &Rc<Self>, carrier: Carrier, reused: bool, to: &Endpoint) -> Lease {
@@ -422,6 +436,8 @@ impl Rest {
 
 /// Connections that may wait per target and thread.
 const MOST_IDLE: usize = 128;
+/// How long a burst waits for a target's first word before it takes more connections.
+const WORD: Duration = Duration::from_secs(1);
 /// How long one may wait: below the keep-alive of common servers.
 const IDLE_AGE: Duration = Duration::from_secs(55);
 /// How often the waiting ones are looked through.

@@ -1,7 +1,7 @@
 //! A client's connection that gives up when the client takes nothing in for too long.
 //!
-//! Only writes and flushes are watched: what may be waited for when reading, hyper and the bodies
-//! know. The timer exists only while one of them waits, so an idle connection pays one pointer.
+//! Only what sends is watched: what may be waited for when reading, hyper and the bodies know. The
+//! timer exists only while something waits, so an idle connection pays one pointer.
 
 use std::future::Future;
 use std::io::{self, IoSlice};

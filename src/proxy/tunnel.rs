@@ -5,11 +5,11 @@
 //! the rules. A tunnel that is silent holds no buffer.
 
 use std::cell::Cell;
-use std::future::{Future, pending};
-use std::io;
+use std::future::{pending, poll_fn};
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::ready;
+use std::task::{Poll, ready};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -25,9 +25,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::access::Exchange;
+use super::activity::Sending;
 use super::attempt::Trying;
 use super::body::{OpenBody, Patience, ProxyBody};
 use super::headers::{self, Framing};
@@ -66,48 +68,70 @@ impl Tunnel {
         C: AsyncRead + AsyncWrite,
     {
         // How a tunnel ends is its ends' business.
-        self.run(client, early, pending()).await;
+        self.run(client, early, None).await;
     }
 
     /// Carries bytes over a stream, which `sending` sends to. What is no end on one side is none on
     /// the other, but a reset (RFC 9113, section 8.5; RFC 8441, section 5).
-    async fn carry_stream<C>(mut self, client: C, sending: impl Future<Output = ()>)
+    async fn carry_stream<C>(mut self, client: C, sending: Sending)
     where
         C: AsyncRead + AsyncWrite,
     {
-        if !self.run(client, &[], sending).await {
+        if !self.run(client, &[], Some(sending)).await {
             self.break_off();
         }
     }
 
     /// Returns whether both sides have said their end.
-    async fn run<C>(&mut self, client: C, early: &[u8], sending: impl Future<Output = ()>) -> bool
+    async fn run<C>(&mut self, client: C, early: &[u8], mut sending: Option<Sending>) -> bool
     where
         C: AsyncRead + AsyncWrite,
     {
         let (target, answered) = &mut self.target;
-        let (moved, ended) = (Cell::new(Instant::now()), Cell::new(false));
+        let (moved, ended, broken) =
+            (Cell::new(Instant::now()), Cell::new(false), Cell::new(false));
         let (mut from_client, mut to_client) = tokio::io::split(client);
         let (mut from_target, mut to_target) = tokio::io::split(target);
         let up = async {
-            copy(early, &mut from_client, &mut to_target, &moved).await?;
-            to_target.shutdown().await
+            match copy(early, &mut from_client, &mut to_target, &moved).await {
+                Ok(()) => {
+                    // To hyper a connection that was lost has ended; `given_up` knows better.
+                    yield_now().await;
+                    broken.set(to_target.shutdown().await.is_err());
+                }
+                // What the target has said before may still come.
+                Err(Failed::Writing) => broken.set(true),
+                Err(Failed::Reading(_)) => return Err(()),
+            }
+            Ok(())
         };
         let down = async {
-            copy(answered, &mut from_target, &mut to_client, &moved).await?;
-            ended.set(true);
-            to_client.shutdown().await
+            match copy(answered, &mut from_target, &mut to_client, &moved).await {
+                // Many a server closes TLS without a word.
+                Err(Failed::Reading(error)) if error.kind() != ErrorKind::UnexpectedEof => Err(()),
+                Err(Failed::Writing) => Err(()),
+                _ if broken.get() => Err(()),
+                _ => {
+                    ended.set(true);
+                    to_client.shutdown().await.map_err(|_| ())
+                }
+            }
         };
         let both = async { tokio::try_join!(up, down) };
         let given_up = async {
-            sending.await;
+            match &mut sending {
+                Some(sending) => sending.await,
+                None => pending().await,
+            }
+            // It tells `down` how it ended by being dropped.
+            sending = None;
             if ended.get() {
                 pending().await
             }
         };
         tokio::select! {
             biased;
-            both = both => both.is_ok(),
+            both = both => both.is_ok() && !broken.get(),
             () = given_up => false,
             () = silence(&moved, &self.patience) => false,
         }
@@ -117,6 +141,12 @@ impl Tunnel {
     fn break_off(mut self) {
         self.target.0.break_off();
     }
+}
+
+/// What ended one direction early.
+enum Failed {
+    Reading(io::Error),
+    Writing,
 }
 
 /// What a client wants of its connection.
@@ -243,32 +273,40 @@ fn names_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// One direction to its end, after what came of it early; the other direction may go on.
-async fn copy<R, W>(early: &[u8], mut from: R, mut to: W, moved: &Cell<Instant>) -> io::Result<()>
+async fn copy<R, W>(
+    early: &[u8],
+    mut from: R,
+    mut to: W,
+    moved: &Cell<Instant>,
+) -> Result<(), Failed>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    to.write_all(early).await?;
-    to.flush().await?;
+    write(early, &mut to).await?;
     loop {
-        let bytes = read(&mut from).await?;
+        let bytes = read(&mut from).await.map_err(Failed::Reading)?;
         moved.set(Instant::now());
         if bytes.is_empty() {
             return Ok(());
         }
-        to.write_all(&bytes).await?;
-        to.flush().await?;
+        write(&bytes, &mut to).await?;
         moved.set(Instant::now());
     }
 }
 
+async fn write<W: AsyncWrite + Unpin>(bytes: &[u8], to: &mut W) -> Result<(), Failed> {
+    to.write_all(bytes).await.map_err(|_| Failed::Writing)?;
+    to.flush().await.map_err(|_| Failed::Writing)
+}
+
 /// What there is to read; the space for it is only taken when there is something.
 async fn read<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Vec<u8>> {
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         let mut space = [MaybeUninit::uninit(); MOST_AT_ONCE];
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
-        std::task::Poll::Ready(Ok(buffer.filled().to_vec()))
+        Poll::Ready(Ok(buffer.filled().to_vec()))
     })
     .await
 }

@@ -208,7 +208,9 @@ impl Coming {
         }
         match (&mut self.sender, kind) {
             (Sender::Client { tunnels, .. }, Kind::Protocol) if !self.last_block => {
-                tunnels.begins(self.stream);
+                if !tunnels.begins(self.stream) {
+                    return Err(malformed("more tunnels than there can be"));
+                }
             }
             (Sender::Target(streams), Kind::Status) => streams.borrow_mut().answered(self.stream),
             (Sender::Target(_), Kind::Interim) | (Sender::Client { .. }, _) => {}

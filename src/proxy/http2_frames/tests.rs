@@ -399,6 +399,13 @@ fn trailers_in_a_tunnel_are_refused_for_as_long_as_it_is_one() {
     let whole = frame(HEADERS, END_HEADERS | END_STREAM, 1, &named);
     assert!(seen(&[whole, trailers(1)]).is_ok(), "it ended with its head");
 
+    let many = |count: u32| -> Vec<Vec<u8>> {
+        (0..count).map(|at| ask(2 * at + 1, &[0x82, 0xbe])).collect()
+    };
+    let after = |frames: &[Vec<u8>]| seen(&[&[ask(1, &named), reset(1)], &frames[1..]].concat());
+    assert!(after(&many(257)).is_ok());
+    assert_eq!(after(&many(258)).unwrap_err(), "more tunnels than there can be");
+
     let tunnels = Rc::<Tunnels>::default();
     let mut coming = Coming::of_client(tunnels.clone());
     let mut going = Going::to_client(tunnels);

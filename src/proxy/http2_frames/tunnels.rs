@@ -3,17 +3,18 @@
 
 use std::cell::RefCell;
 
-/// What the frames of both sides tell of tunnels. There are no more than h2 lets streams be open.
+/// What the frames of both sides tell of tunnels.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Tunnels(RefCell<Vec<u32>>);
 
 impl Tunnels {
-    /// The head of a request for one came.
-    pub(super) fn begins(&self, stream: u32) {
+    /// The head of a request for one came; false where there are too many.
+    pub(super) fn begins(&self, stream: u32) -> bool {
         let mut tunnels = self.0.borrow_mut();
         if !tunnels.contains(&stream) {
             tunnels.push(stream);
         }
+        tunnels.len() <= MOST
     }
 
     /// It is over, or the client sends nothing more, if it was one.
@@ -26,3 +27,7 @@ impl Tunnels {
         self.0.borrow().contains(&stream)
     }
 }
+
+/// More than h2 lets streams be open. It resets those beyond, but not where it has said that the
+/// connection ends.
+const MOST: usize = 256;

@@ -40,6 +40,7 @@ pub(in crate::proxy) struct Multiplexed {
     streams: Rc<RefCell<Streams>>,
     exchanges: Rc<Cell<usize>>,
     most: Rc<Cell<usize>>,
+    opened: Instant,
     since: Cell<Instant>,
     spoilt: Cell<bool>,
 }
@@ -128,8 +129,9 @@ impl Multiplexed {
                 take_leave(task, &under_way).await;
             }
         });
-        let (since, spoilt) = (Cell::new(Instant::now()), Cell::new(false));
-        Ok(Multiplexed { sender, tasks, word, streams, exchanges, most, since, spoilt })
+        let opened = Instant::now();
+        let (since, spoilt) = (Cell::new(opened), Cell::new(false));
+        Ok(Multiplexed { sender, tasks, word, streams, exchanges, most, opened, since, spoilt })
     }
 
     /// Whether it may carry another exchange one day.
@@ -145,9 +147,14 @@ impl Multiplexed {
         self.is_good() && self.exchanges.get() < self.most.get()
     }
 
-    /// Whether the target has said how many it allows.
-    pub(in crate::proxy) fn is_told(&self) -> bool {
-        self.word.heard() > 0
+    /// How many the target allows; none before it has said.
+    pub(in crate::proxy) fn most(&self) -> Option<usize> {
+        (self.word.heard() > 0).then(|| self.most.get())
+    }
+
+    /// For how long it has been there.
+    pub(in crate::proxy) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     /// Returns once it has, or never will.
@@ -268,9 +275,11 @@ impl Exchange {
             && let Some(body) = &mut self.body
         {
             match ready!(body::poll_stream(body, cx)) {
+                Some(Err(broken)) if broken.is_malformed() || broken.is_reset() => {
+                    return Poll::Ready(Err(broken));
+                }
                 // All of it was there before the connection ended; h2 has forgotten that it was.
-                Some(Err(broken)) if !broken.is_malformed() => self.body = None,
-                Some(Err(broken)) => return Poll::Ready(Err(broken)),
+                Some(Err(_)) => self.body = None,
                 Some(Ok(frame)) => self.trailers = frame.into_trailers().ok(),
                 None => self.body = None,
             }
@@ -302,6 +311,8 @@ impl Exchange {
     /// No other exchange shall begin over the connection.
     pub(in crate::proxy) fn spoil(&self) {
         self.connection.spoilt.set(true);
+        // Nobody shall wait for it.
+        self.connection.word.ends();
     }
 
     /// The answer is whole: the rest of the request goes on alone, and `counted` ends with it. It

@@ -43,6 +43,11 @@ pub(super) fn is_unseen(error: &hyper::Error) -> bool {
     })
 }
 
+/// Whether the target has reset the stream.
+pub(super) fn is_reset(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|error| error.is_reset() && error.is_remote())
+}
+
 /// Whether the connection can carry nothing more, or shall not: all but the reset of one stream.
 pub(super) fn ends_connection(error: &hyper::Error) -> bool {
     cause(error).is_none_or(|error| !error.is_reset())

@@ -31,7 +31,7 @@ async fn there_is_room_for_as_many_as_the_target_allows_and_for_one_before_it_ha
         let connection = Rc::new(connection);
         assert!(connection.has_room());
         let first = Exchange::begin(connection.clone());
-        assert!(!connection.has_room() && !connection.is_told());
+        assert!(!connection.has_room() && connection.most().is_none());
         let brief = Duration::from_secs(1);
         assert!(tokio::time::timeout(brief, connection.told()).await.is_err());
         // SETTINGS_MAX_CONCURRENT_STREAMS.
@@ -40,18 +40,25 @@ async fn there_is_room_for_as_many_as_the_target_allows_and_for_one_before_it_ha
         let (_, said) = tokio::join!(told, far.write_all(&settings));
         said.unwrap();
         tokio::time::sleep(brief).await;
-        assert!(connection.has_room() && connection.is_told());
+        assert!(connection.has_room() && connection.most() == Some(2));
         let second = Exchange::begin(connection.clone());
         assert!(!connection.has_room());
         drop((first, second));
         assert!(connection.has_room());
         drop(far);
 
+        let (near, _far) = tokio::io::duplex(1 << 16);
+        let Ok(given_up) = Multiplexed::open(Box::new(near)).await else { panic!("no h2") };
+        let given_up = Rc::new(given_up);
+        Exchange::begin(given_up.clone()).spoil();
+        given_up.told().await;
+        assert!(!given_up.has_room() && !given_up.is_good(), "nobody waits for it");
+
         let (near, far) = tokio::io::duplex(1 << 16);
         let Ok(silent) = Multiplexed::open(Box::new(near)).await else { panic!("no h2") };
         drop(far);
         silent.told().await;
-        assert!(!silent.is_told(), "it ended without a word");
+        assert!(silent.most().is_none(), "it ended without a word");
     };
     local.run_until(rooms).await;
 }

@@ -252,13 +252,14 @@ fn bodies() -> Vec<Case> {
     ]
 }
 
-/// Trailers that are malformed though all of the body was there, to a client that can be told.
 /// All bytes that were announced, and then something in place of the end.
 fn behind_a_length() -> Vec<Case> {
     let answer = |length| head(0, &[OK, ("content-length", length)]);
     let trailers = |field: (&str, &str)| head(END_STREAM, &[field]);
     let bad = [
         ("h2-origin-length-then-more", "RFC 9113 8.1.1", data(END_STREAM, b"x")),
+        ("h2-origin-length-then-reset", "RFC 9113 8.1", frame(RESET, 0, 1, &[0, 0, 0, 8])),
+        ("h2-origin-length-then-error", "RFC 9113 8.1", frame(RESET, 0, 1, &[0, 0, 0, 2])),
         ("h2-origin-length-then-status-in-trailers", "RFC 9113 8.1", trailers(OK)),
         ("h2-origin-length-then-trailer-behind-a-space", "RFC 9113 8.2.1", trailers(("x", " 1"))),
     ];

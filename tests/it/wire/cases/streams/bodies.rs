@@ -115,8 +115,9 @@ fn behind_a_length() -> Vec<Case> {
     );
     let name = "h2-length-then-reset";
     let post = request(name, "POST", 0, 1, &[("content-length", "5")]);
-    let case = begun(must, name, "RFC 9113 8.1").send([post, data(0, b"hello")].concat());
-    cases.push(case.send(frame(RESET, 0, 1, &[0, 0, 0, 8])).then(Step::Left).check(|seen| {
+    let sent = [post, data(0, b"hello"), frame(RESET, 0, 1, &[0, 0, 0, 8])].concat();
+    let case = begun(must, name, "RFC 9113 8.1").send(sent).then(Step::Left);
+    cases.push(case.check(|seen| {
         same("whole requests at the origin", seen.requests()?.len(), 0)?;
         demand(seen.far().end.is_some(), || "the origin is not left".into())
     }));
