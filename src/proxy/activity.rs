@@ -33,6 +33,7 @@ pub(super) struct Activity {
     /// How far the last request's body was read; none where it had none.
     reading: RefCell<Option<Rc<Progress>>>,
     tunnel: RefCell<Option<Rc<Cell<Option<Sending>>>>>,
+    lost: Cell<bool>,
 }
 
 impl Activity {
@@ -47,6 +48,7 @@ impl Activity {
             hangs_up: Cell::new(false),
             reading: RefCell::default(),
             tunnel: RefCell::default(),
+            lost: Cell::new(false),
         }
     }
 
@@ -127,6 +129,16 @@ impl Activity {
     /// The tunnel that a stream has just become is what sends over it.
     pub(super) fn take_tunnel(&self) -> Option<Rc<Cell<Option<Sending>>>> {
         self.tunnel.take()
+    }
+
+    /// A connection that speaks HTTP/2 is not there any more.
+    pub(super) fn is_lost(&self) {
+        self.lost.set(true);
+    }
+
+    /// Whether it is not, so that what hyper calls the end of a stream is none.
+    pub(super) fn was_lost(&self) -> bool {
+        self.lost.get()
     }
 
     /// Whether the client may be sending when its last answer is gone: the rest of a body, or

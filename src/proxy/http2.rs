@@ -38,11 +38,12 @@ pub(super) async fn serve<T>(
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     stream.looks_for_lines(false);
+    let _lost = Lost(asking.client.activity.clone());
     let bounds = asking.worker.bounds;
     let streams = Rc::new(Streams::new(bounds.stalled, asking.client.activity.clone()));
     let requests = service_fn(|request| streams.open(asking.answer(request)));
     let stream = TokioIo::new(Checked::of_client(stream));
-    let connection = builder(&streams).serve_connection(stream, requests);
+    let connection = builder(&streams, bounds.asked).serve_connection(stream, requests);
     let mut serving = pin!(connection);
     let mut emptied = pin!(streams.emptied(bounds.head));
     let mut left = false;
@@ -79,7 +80,7 @@ pub(super) async fn serve<T>(
     }
 }
 
-fn builder(streams: &Rc<Streams>) -> http2::Builder<Tasks> {
+fn builder(streams: &Rc<Streams>, asked: (Duration, Duration)) -> http2::Builder<Tasks> {
     let mut builder = http2::Builder::new(Tasks(streams.clone()));
     builder
         .timer(TokioTimer::new())
@@ -89,8 +90,8 @@ fn builder(streams: &Rc<Streams>) -> http2::Builder<Tasks> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1);
+        .keep_alive_interval(asked.0)
+        .keep_alive_timeout(asked.1);
     builder
 }
 
@@ -132,6 +133,15 @@ struct FlowBody {
 /// Starts hyper's tasks on this thread.
 #[derive(Clone)]
 struct Tasks(Rc<Streams>);
+
+/// Tells tunnels, when dropped, that their connection is not there any more.
+struct Lost(Rc<Activity>);
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        self.0.is_lost();
+    }
+}
 
 impl Streams {
     fn new(stalled: Duration, activity: Rc<Activity>) -> Streams {
@@ -290,8 +300,6 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What of an answer may wait in memory, per stream.
 const SEND_BUFFER: usize = 64 << 10;
-/// How often a silent client is asked whether it is there, and how long it may take to say so.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Streams that a client may give up before it matters whether they are more than it lets finish.
 const GIVEN_UP: u32 = 200;
 /// How long a client without streams may take to close a connection that ends.

@@ -78,6 +78,9 @@ pub(crate) struct Bounds {
     /// How long a client may go on sending what nobody waits for, so that it comes to read its
     /// answer.
     pub(crate) lingering: Duration,
+    /// How often a silent client is asked over HTTP/2 whether it is there, and how long it may take
+    /// to say so.
+    pub(crate) asked: (Duration, Duration),
 }
 
 impl Default for Bounds {
@@ -89,6 +92,7 @@ impl Default for Bounds {
             stalled: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
             lingering: Duration::from_secs(30),
+            asked: (Duration::from_secs(30), Duration::from_secs(20)),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::future::{pending, poll_fn};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use base64::Engine;
@@ -29,7 +30,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::access::Exchange;
-use super::activity::Sending;
+use super::activity::{Activity, Sending};
 use super::attempt::Trying;
 use super::body::{OpenBody, Patience, ProxyBody};
 use super::headers::{self, Framing};
@@ -68,22 +69,29 @@ impl Tunnel {
         C: AsyncRead + AsyncWrite,
     {
         // How a tunnel ends is its ends' business.
-        self.run(client, early, None).await;
+        self.run(client, early, None, || false).await;
     }
 
-    /// Carries bytes over a stream, which `sending` sends to. What is no end on one side is none on
-    /// the other, but a reset (RFC 9113, section 8.5; RFC 8441, section 5).
-    async fn carry_stream<C>(mut self, client: C, sending: Sending)
+    /// Carries bytes over a stream, which `sending` sends to, of a connection with this activity.
+    /// What is no end on one side is none on the other, but a reset (RFC 9113, section 8.5; RFC
+    /// 8441, section 5).
+    async fn carry_stream<C>(mut self, client: C, sending: Sending, over: Rc<Activity>)
     where
         C: AsyncRead + AsyncWrite,
     {
-        if !self.run(client, &[], Some(sending)).await {
+        if !self.run(client, &[], Some(sending), || over.was_lost()).await {
             self.break_off();
         }
     }
 
     /// Returns whether both sides have said their end.
-    async fn run<C>(&mut self, client: C, early: &[u8], mut sending: Option<Sending>) -> bool
+    async fn run<C>(
+        &mut self,
+        client: C,
+        early: &[u8],
+        mut sending: Option<Sending>,
+        was_lost: impl Fn() -> bool,
+    ) -> bool
     where
         C: AsyncRead + AsyncWrite,
     {
@@ -95,8 +103,11 @@ impl Tunnel {
         let up = async {
             match copy(early, &mut from_client, &mut to_target, &moved).await {
                 Ok(()) => {
-                    // To hyper a connection that was lost has ended; `given_up` knows better.
+                    // To hyper a stream has ended, too, whose connection is about to be lost.
                     yield_now().await;
+                    if was_lost() {
+                        return Err(());
+                    }
                     broken.set(to_target.shutdown().await.is_err());
                 }
                 // What the target has said before may still come.
@@ -241,13 +252,14 @@ pub(super) fn switch(
     exchange.answered(parts.status, &mut underway);
     let tunnel = Tunnel::new(target, patience, open, underway);
     if let Wanted::OverStream(client) = &asking.tunnel {
-        let (client, sending) = (client.clone(), asking.client.activity.becomes_tunnel());
+        let (client, over) = (client.clone(), asking.client.activity.clone());
+        let sending = over.becomes_tunnel();
         let stalled = trying.stalled();
         tokio::task::spawn_local(async move {
             let (Ok(client), Some(sending)) = (client.await, sending.take()) else {
                 return tunnel.break_off();
             };
-            tunnel.carry_stream(Watched::new(TokioIo::new(client), stalled), sending).await;
+            tunnel.carry_stream(Watched::new(TokioIo::new(client), stalled), sending, over).await;
         });
     } else {
         announce(|name, value| {

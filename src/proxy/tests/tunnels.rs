@@ -336,8 +336,9 @@ fn a_stream_becomes_a_tunnel_only_where_the_target_proves_that_it_agrees() {
 fn a_reset_reaches_a_target_also_behind_the_end_of_either_side() {
     let origin = Origin::start(echoing);
     let mut rule = forward(&[origin.address]);
-    rule.timeouts.idle = Duration::from_secs(1);
-    let bed = Bed::start(rule);
+    rule.timeouts.idle = Duration::from_secs(2);
+    let often = Duration::from_millis(200);
+    let bed = Bed::within(rule, Bounds { asked: (often, often), ..Bounds::default() });
     with_runtime(async {
         let sender = connect(&bed, &h2::client::Builder::new()).await;
         assert_eq!(ask(&sender, get("http://a/ignores")).await.unwrap().status(), 200);
@@ -364,6 +365,29 @@ fn a_reset_reaches_a_target_also_behind_the_end_of_either_side() {
         let cut = down.data().await.unwrap().unwrap_err();
         assert_eq!(cut.reason(), Some(h2::Reason::CANCEL));
         eventually("the target hears of the cut", || RESETS.load(Relaxed) == 3);
+
+        // A client that is not there any more, which no frame tells.
+        for (path, resets) in [("/listens", 4), ("/listens/quiet", 5)] {
+            let stream = tokio::net::TcpStream::connect(bed.proxy.addresses()[0]).await.unwrap();
+            let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+            let begin = async {
+                let mut sender: h2::client::SendRequest<Bytes> = sender.ready().await.unwrap();
+                while !sender.is_extended_connect_protocol_enabled() {
+                    tokio::task::yield_now().await;
+                }
+                let asked = sender.send_request(extended(path, "websocket"), false);
+                let (answer, up) = asked.unwrap();
+                let mut down = answer.await.unwrap().into_body();
+                while path.contains("quiet") && down.data().await.is_some() {}
+                (sender, up, down)
+            };
+            let mut connection = Box::pin(connection);
+            let _silent = tokio::select! {
+                begun = begin => begun,
+                _ = connection.as_mut() => panic!("the connection ended"),
+            };
+            eventually("the target hears of the loss", || RESETS.load(Relaxed) == resets);
+        }
         assert_eq!(ENDS.load(Relaxed), 1);
     });
     eventually("nothing is left", || bed.metrics.in_flight.load(Relaxed) == 0);
