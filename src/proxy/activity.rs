@@ -119,14 +119,14 @@ impl Activity {
         self.reading.replace(Some(progress));
     }
 
-    /// A stream is about to become a tunnel, and what sends over it will be there.
+    /// A stream is about to become a tunnel: where it will find what sends over it.
     pub(super) fn becomes_tunnel(&self) -> Rc<Cell<Option<Sending>>> {
         let sending = Rc::<Cell<Option<Sending>>>::default();
         self.tunnel.replace(Some(sending.clone()));
         sending
     }
 
-    /// The tunnel that a stream has just become is what sends over it.
+    /// Where the tunnel that a stream has just become looks for what sends over it.
     pub(super) fn take_tunnel(&self) -> Option<Rc<Cell<Option<Sending>>>> {
         self.tunnel.take()
     }

@@ -152,14 +152,14 @@ impl Multiplexed {
         (self.word.heard() > 0).then(|| self.most.get())
     }
 
+    /// Returns once it has said so, or never will.
+    pub(in crate::proxy) async fn told(&self) {
+        poll_fn(|cx| self.word.poll(cx)).await;
+    }
+
     /// For how long it has been there.
     pub(in crate::proxy) fn age(&self) -> Duration {
         self.opened.elapsed()
-    }
-
-    /// Returns once it has, or never will.
-    pub(in crate::proxy) async fn told(&self) {
-        poll_fn(|cx| self.word.poll(cx)).await;
     }
 
     /// For how long it has carried none.
