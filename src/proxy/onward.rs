@@ -3,7 +3,7 @@
 
 use http::header::HeaderValue;
 use http::uri::PathAndQuery;
-use http::{Uri, request};
+use http::{Method, Uri, Version, request, uri};
 
 use super::authority::Authority;
 use super::reply::Failure;
@@ -34,6 +34,7 @@ impl Onward {
                     path_and_query(format!("/{}", same.as_str()))?
                 }
                 Some(same) if same.as_str() != "/" => same.clone(),
+                _ if asks_the_server(parts) => PathAndQuery::from_static("*"),
                 _ => PathAndQuery::from_static("/"),
             })
         } else {
@@ -48,6 +49,18 @@ impl Onward {
         };
         Ok(Onward { uri, host, received_host })
     }
+}
+
+/// Whether it is OPTIONS in absolute form without a path, which the last proxy says otherwise (RFC
+/// 9112, section 3.2.4). The URI type puts `/` for what is missing: its own, which does not stand
+/// behind the authority in what was read.
+fn asks_the_server(parts: &request::Parts) -> bool {
+    let path = parts.uri.path().as_ptr();
+    let follows =
+        |authority: &uri::Authority| authority.as_str().as_bytes().as_ptr_range().end == path;
+    parts.method == Method::OPTIONS
+        && parts.version < Version::HTTP_2
+        && parts.uri.authority().is_some_and(|authority| !follows(authority))
 }
 
 fn path_and_query(text: String) -> Result<PathAndQuery, Failure> {

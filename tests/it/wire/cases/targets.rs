@@ -154,6 +154,30 @@ fn other_forms() -> Vec<Case> {
             .by_host()
             .check(refused_or(&[400, 405], |request| same("target", request.target(), "*"))),
         asked(
+            must("options-without-a-path", "RFC 9112 3.2.4"),
+            "OPTIONS http://{id}.test HTTP/1.1",
+            "other.test",
+        )
+        .by_host()
+        .check(passed(|request| {
+            same("target", request.target(), "*")?;
+            host(request, "options-without-a-path.test")
+        })),
+        asked(
+            must("options-with-a-path", "RFC 9112 3.2.4"),
+            "OPTIONS http://{id}.test/ HTTP/1.1",
+            "other.test",
+        )
+        .by_host()
+        .check(passed(|request| same("target", request.target(), "/"))),
+        asked(
+            must("get-without-a-path", "RFC 9112 3.2.1"),
+            "GET http://{id}.test HTTP/1.1",
+            "other.test",
+        )
+        .by_host()
+        .check(passed(|request| same("target", request.target(), "/"))),
+        asked(
             must("asterisk-form-without-options", "RFC 9112 3.2.4"),
             "GET * HTTP/1.1",
             "{id}.test",
