@@ -1,10 +1,11 @@
 //! Targets behind TLS: who they are is verified, and the protocol is agreed on.
 
 use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -120,36 +121,13 @@ fn a_target_is_who_its_certificate_says_or_it_is_not_spoken_to() {
     assert!(good.heads.try_recv().is_err() && impostor.heads.try_recv().is_err());
 }
 
-#[test]
-fn a_connection_to_a_target_ends_with_a_word() {
-    let directory = tempfile::tempdir().unwrap();
-    write(directory.path(), "here.pem", &["localhost"], false);
-    let here = [directory.path().join("here.pem")];
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let config = Arc::new(serving(&here[0], None, &["http/1.1"]));
-    let origin = Origin { address: listener.local_addr().unwrap(), heads: channel().1 };
-    let (said, ended) = channel();
-    let target = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
-        read_until(&mut stream, "\r\n\r\n").unwrap();
-        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
-        stream.write_all(answer.as_bytes()).unwrap();
-        // An end without a word is an error to rustls.
-        said.send(stream.read(&mut [0])).unwrap();
-    });
-    let bed = bed(origin.rule("localhost"), &here, None);
-    assert_eq!(status(&bed.get()), 200);
-    assert_eq!(ended.recv_timeout(PATIENCE).unwrap().unwrap(), 0, "RFC 9112 9.8");
-    target.join().unwrap();
-}
-
-#[test]
-fn a_tunnel_to_a_target_that_its_client_gives_up_ends_without_a_word() {
-    let directory = tempfile::tempdir().unwrap();
-    write(directory.path(), "here.pem", &["localhost"], false);
-    let here = [directory.path().join("here.pem")];
+/// A target of one connection, which does this once a head is there; and the files to believe.
+fn once<T: Send + 'static>(
+    directory: &Path,
+    does: fn(&mut StreamOwned<ServerConnection, TcpStream>, &str) -> T,
+) -> (Origin, [PathBuf; 1], JoinHandle<T>) {
+    write(directory, "here.pem", &["localhost"], false);
+    let here = [directory.join("here.pem")];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = Arc::new(serving(&here[0], None, &["http/1.1"]));
     let origin = Origin { address: listener.local_addr().unwrap(), heads: channel().1 };
@@ -158,7 +136,30 @@ fn a_tunnel_to_a_target_that_its_client_gives_up_ends_without_a_word() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
         let head = read_until(&mut stream, "\r\n\r\n").unwrap();
-        stream.write_all(agreement(&head).as_bytes()).unwrap();
+        does(&mut stream, &head)
+    });
+    (origin, here, target)
+}
+
+#[test]
+fn a_connection_to_a_target_ends_with_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let (origin, here, target) = once(directory.path(), |stream, _| {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        stream.write_all(answer.as_bytes()).unwrap();
+        // An end without a word is an error to rustls.
+        stream.read(&mut [0])
+    });
+    let bed = bed(origin.rule("localhost"), &here, None);
+    assert_eq!(status(&bed.get()), 200);
+    assert_eq!(target.join().unwrap().unwrap(), 0, "RFC 9112 9.8");
+}
+
+#[test]
+fn a_tunnel_to_a_target_that_its_client_gives_up_ends_without_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let (origin, here, target) = once(directory.path(), |stream, head| {
+        stream.write_all(agreement(head).as_bytes()).unwrap();
         stream.read(&mut [0]).map_err(|error| error.kind())
     });
     let bed = bed(origin.rule("localhost"), &here, None);
