@@ -1,6 +1,6 @@
 //! WebSockets over one stream of HTTP/2 (RFC 8441), and how they come to their end.
 
-use super::{begun, head, line, statuses};
+use super::{begun, head, request, statuses};
 use crate::wire::case::{Case, Play, Step, must, say};
 use crate::wire::frames::{DATA, END_STREAM, RESET, frame, read};
 use crate::wire::seen::{End, Seen, demand, same};
@@ -48,11 +48,9 @@ pub fn cases() -> Vec<Case> {
 
 /// A WebSocket whose origin has something to say first.
 fn tunnel(name: &'static str, rfc: &'static str) -> Case {
-    let line = line(name, "CONNECT");
-    let mut fields: Vec<(&str, &str)> =
-        line.iter().map(|(key, value)| (*key, &value[..])).collect();
-    fields.extend([(":protocol", "websocket"), ("sec-websocket-version", "13")]);
-    begun(must, name, rfc).extended().send(head(0, 1, &fields)).then(Step::Until(b"there"))
+    let more = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    let asked = request(name, "CONNECT", 0, 1, &more);
+    begun(must, name, rfc).extended().send(asked).then(Step::Until(b"there"))
 }
 
 fn listening() -> [Play; 3] {
